@@ -1,0 +1,56 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Prints a table; documented by the module of the same name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+GAP = "  "
+
+
+def aligned(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
+    """Return header, rule and rows as lines of equal columns; columns of numbers are aligned to the right.
+
+    A key that a row lacks, or a value of None, is an empty cell.
+    """
+    cells = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+    right = [bool(cells) and all(map(_is_number, column)) for column in zip(*cells)] or [False] * len(columns)
+
+    def line(texts: list[str]) -> str:
+        padded = (
+            text.rjust(width) if to_right else text.ljust(width) for text, width, to_right in zip(texts, widths, right)
+        )
+        return GAP.join(padded).rstrip()
+
+    return [line(columns), GAP.join("-" * width for width in widths), *map(line, cells)]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _, args = self.validate_argument_spec(
+            argument_spec={
+                "title": {"type": "str"},
+                "columns": {"type": "list", "elements": "str", "required": True},
+                "rows": {"type": "list", "elements": "dict", "required": True},
+            }
+        )
+        title = [args["title"], ""] if args["title"] else []
+        text = "\n".join(["", *title, *aligned(args["columns"], args["rows"]), ""])
+        self._display.display(text)
+        return {"changed": False}

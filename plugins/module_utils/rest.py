@@ -1,0 +1,83 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A client for TensorFlow Serving's REST interface with nothing but Python's own library, as it runs on the hosts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import quote
+
+REST_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "host": {"type": "str", "default": "127.0.0.1"},
+    "rest_api_port": {"type": "int", "required": True},
+    "request_timeout_seconds": {"type": "int", "default": 10},
+}
+
+
+class ServingError(Exception):
+    """An answer other than 200. status is the HTTP status, the text is the server's own."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServingClient:
+    """Talks to one server. Every method raises ServingError, or OSError where the server cannot be reached."""
+
+    def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
+        self.url = f"http://{host}:{port}/v1/models/"
+        self._timeout_seconds = timeout_seconds
+        # Straight to the server: a proxy in the environment is for the world outside.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> ServingClient:
+        """Return the client that a module's REST_ARGUMENTS ask for."""
+        return cls(params["host"], params["rest_api_port"], params["request_timeout_seconds"])
+
+    def status(self, model: str) -> dict[int, dict[str, str]]:
+        """Return {version: {state, error_code, error_message}} of a model; unloaded versions stay, as END."""
+        answer = self._request(quote(model))
+        return {
+            int(one["version"]): {
+                "state": one["state"],
+                "error_code": one["status"]["error_code"],
+                "error_message": one["status"]["error_message"],
+            }
+            for one in answer["model_version_status"]
+        }
+
+    def predict(self, model: str, version: int | None, signature_name: str, instances: list[Any]) -> list[Any]:
+        """Return one prediction for each instance, in row form."""
+        path = quote(model) + (f"/versions/{version}" if version is not None else "") + ":predict"
+        answer = self._request(path, {"signature_name": signature_name, "instances": instances})
+        return list(answer["predictions"])
+
+    def _request(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310
+        try:
+            with self._opener.open(request, timeout=self._timeout_seconds) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            raise ServingError(error.code, _error_text(error)) from error
+        except (http.client.HTTPException, ValueError) as error:
+            raise ConnectionError(f"what answers at {self.url} is not TensorFlow Serving: {error!r}") from error
+
+
+def _error_text(error: urllib.error.HTTPError) -> str:
+    """Return the server's words from {"error": "..."}, or what HTTP says where there are none."""
+    try:
+        return str(json.load(error)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {error.code} {error.reason}"
+
+
+def reason(error: OSError) -> str:
+    """Return an error of the connection in words, without urllib's wrapping."""
+    return str(getattr(error, "reason", error))

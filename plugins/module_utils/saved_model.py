@@ -1,0 +1,158 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What makes a directory a SavedModel that TensorFlow Serving can load, and how to tell two of them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, Dict
+
+# One file of a SavedModel: {"size": bytes, "mtime_ns": nanoseconds since the epoch, "sha256": hex digest}, the digest
+# only where it was asked for.
+Files = Dict[str, Dict[str, Any]]
+
+MANIFEST_NAME = ".manifest-{version}.json"  # beside the version; the server parses only whole integers
+STAGING_NAME = ".staging-{version}"
+
+_VERSION = re.compile(r"[0-9]+")
+_SHARD = re.compile(r"variables\.data-(?P<index>\d{5})-of-(?P<count>\d{5})")
+_MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
+_CHUNK = 1 << 20
+
+
+class SavedModelError(Exception):
+    """A directory that cannot be served. The text says which and why."""
+
+
+def parse_version(name: str) -> int | None:
+    """Return the version that the server reads from a directory's name, or None where it reads none.
+
+    Leading zeros are accepted, as the server does (sources/storage_path/file_system_storage_path_source.cc).
+    """
+    if _VERSION.fullmatch(name) and int(name) <= _MAX_VERSION:
+        return int(name)
+    return None
+
+
+def published_versions(model_path: Path) -> dict[int, str]:
+    """Return the versions under a model's base path as the server sees them: {version: directory name}."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(model_path) if entry.is_dir())
+    except FileNotFoundError:
+        return {}
+    versions: dict[int, str] = {}
+    for name in names:
+        version = parse_version(name)
+        if version is not None:
+            versions.setdefault(version, name)
+    return versions
+
+
+def source_versions(source: Path) -> dict[int, Path]:
+    """Return {version: directory} of a source directory of numbered SavedModels.
+
+    Hidden entries are skipped. Raises SavedModelError when the source is missing, empty, holds anything that is not
+    a version, or two names of the same version (1 and 001).
+    """
+    if not source.is_dir():
+        raise SavedModelError(f"{source} is not a directory")
+    versions: dict[int, Path] = {}
+    for entry in sorted(source.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        version = parse_version(entry.name)
+        if version is None or not entry.is_dir():
+            raise SavedModelError(
+                f"{entry} is not a version: a source holds one directory per version, named by an integer"
+            )
+        if version in versions:
+            raise SavedModelError(f"{entry} and {versions[version]} are both version {version}")
+        versions[version] = entry
+    if not versions:
+        raise SavedModelError(f"{source} has no version directory, such as {source}/1")
+    return versions
+
+
+def check_saved_model(path: Path) -> None:
+    """Raise SavedModelError unless path holds a whole SavedModel.
+
+    Without its variables a SavedModel becomes AVAILABLE all the same, pushes out the version before it and fails at
+    every prediction (observed on a real server), so completeness is checked before anything else sees it.
+    """
+    graphs = [path / name for name in ("saved_model.pb", "saved_model.pbtxt") if (path / name).is_file()]
+    if not graphs:
+        raise SavedModelError(f"{path} is not a SavedModel: it has no saved_model.pb")
+    variables = path / "variables"
+    if not (variables / "variables.index").is_file():
+        # A graph without variables has no restore operation and needs no such file.
+        if b"RestoreV2" in graphs[0].read_bytes():
+            raise SavedModelError(f"{path} is incomplete: variables/variables.index is missing")
+        return
+    shards = [match for match in (_SHARD.fullmatch(entry.name) for entry in variables.iterdir()) if match]
+    counts = {int(shard["count"]) for shard in shards}
+    if len(counts) != 1:
+        raise SavedModelError(
+            f"{path} is incomplete: variables/ has "
+            + ("no variables.data-?????-of-????? shard" if not counts else "shards of different sets")
+        )
+    count = counts.pop()
+    missing = sorted(set(range(count)) - {int(shard["index"]) for shard in shards})
+    if missing:
+        raise SavedModelError(
+            f"{path} is incomplete: variables/variables.data-{missing[0]:05d}-of-{count:05d} is missing"
+        )
+
+
+def list_files(path: Path) -> Files:
+    """Return size and modification time of every file below path, by its relative POSIX path.
+
+    Raises SavedModelError for anything that is neither a directory nor a regular file: a link would point somewhere
+    else on the host, and devices and sockets are no part of a model.
+    """
+    files: Files = {}
+    for folder, folders, names in os.walk(path):
+        for name in folders + names:
+            entry = Path(folder, name)
+            status = entry.lstat()
+            if stat.S_ISREG(status.st_mode):
+                files[entry.relative_to(path).as_posix()] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+            elif not stat.S_ISDIR(status.st_mode):
+                raise SavedModelError(f"{entry} is neither a file nor a directory")
+    return files
+
+
+def add_digests(path: Path, files: Files) -> Files:
+    """Return files with the sha256 of each one's content added."""
+    return {name: dict(facts, sha256=_sha256(path / name)) for name, facts in files.items()}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_stamp(files: Files) -> str:
+    """Return one sha256 over names, sizes and modification times: equal stamps spare reading the files."""
+    return _hash_lines(files, "size", "mtime_ns")
+
+
+def tree_digest(files: Files) -> str:
+    """Return one sha256 over names and contents (files as add_digests returns them), whatever their times."""
+    return _hash_lines(files, "sha256")
+
+
+def total_bytes(files: Files) -> int:
+    """Return the size of all files together, in bytes."""
+    return sum(facts["size"] for facts in files.values())
+
+
+def _hash_lines(files: Files, *keys: str) -> str:
+    lines = sorted("  ".join([*(str(facts[key]) for key in keys), name]) for name, facts in files.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,177 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: models_ready
+short_description: Wait until a TensorFlow Serving server serves every model version it should
+version_added: 0.1.0
+description:
+  - Works out from the version directories and each model's policy which versions the server should serve, and waits
+    until it says AVAILABLE for all of them.
+  - The server opens no port until every model has loaded, and waits for ever for one that cannot, hence a deadline.
+  - Fails before the deadline when a version is END with an error, or the unit has failed or keeps exiting.
+    The failure shows the server's own words.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.rest
+options:
+  catalog:
+    description: The models, as in C(tfserving_models_catalog). Only C(name) and C(model_version_policy) are read.
+    type: list
+    elements: dict
+    required: true
+  base_path:
+    description: Directory on the host with one directory per model.
+    type: path
+    required: true
+  unit:
+    description: The systemd unit of the server.
+    type: str
+    required: true
+  timeout_seconds:
+    description: How long to wait.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    description: Changes nothing, so it runs the same in check mode.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Wait until MLP is served
+  modelops.tensorflow_serving.models_ready:
+    rest_api_port: 8501
+    base_path: /var/lib/tensorflow-serving/models
+    unit: tensorflow-model-server.service
+    catalog:
+      - name: MLP
+"""
+
+RETURN = r"""
+models:
+  description: The versions of each model that are AVAILABLE.
+  returned: success
+  type: dict
+  sample: {"MLP": [1]}
+"""
+
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import read_policy, served_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
+    REST_ARGUMENTS,
+    ServingClient,
+    ServingError,
+    reason,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import published_versions
+
+POLL_SECONDS = 0.5
+# A version that failed, was removed and came back says END with the old error until the server's next poll.
+SETTLE_SECONDS = 5.0
+MAX_RESTARTS = 2
+JOURNAL_LINES = 20
+
+
+def missing_versions(client: ServingClient, expected: dict[str, list[int]]) -> tuple[list[str], list[str]]:
+    """Return what is not AVAILABLE yet, and what of that has ended with an error, both as text."""
+    waiting, ended = [], []
+    for model, versions in expected.items():
+        try:
+            status = client.status(model)
+        except ServingError as error:
+            waiting.append(f"{model}: {error}")
+            continue
+        except OSError as error:
+            return [f"{client.url} does not answer: {reason(error)}"], []
+        for version in versions:
+            one = status.get(version, {"state": "unknown to the server", "error_code": "OK", "error_message": ""})
+            if one["state"] == "AVAILABLE":
+                continue
+            text = f"{model} version {version} is {one['state']}"
+            if one["error_code"] != "OK":
+                text += f": {one['error_code']}: {one['error_message']}"
+                if one["state"] == "END":
+                    ended.append(text)
+            waiting.append(text)
+    return waiting, ended
+
+
+def unit_state(module: AnsibleModule) -> tuple[str, int]:
+    """Return ActiveState of the unit and how often systemd has restarted it by itself."""
+    show = ["systemctl", "show", "--property=ActiveState,NRestarts", module.params["unit"]]
+    _, output, _ = module.run_command(show, check_rc=True)
+    unit = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    return unit["ActiveState"], int(unit["NRestarts"])
+
+
+def fail(module: AnsibleModule, message: str) -> NoReturn:
+    """Fail with the last lines of the server's log."""
+    unit = module.params["unit"]
+    command = ["journalctl", f"--unit={unit}", f"--lines={JOURNAL_LINES}", "--output=cat", "--no-pager"]
+    _, journal, _ = module.run_command(command)
+    module.fail_json(msg=f"{message}\nThe last lines of journalctl --unit={unit}:\n{journal.rstrip()}")
+    raise AssertionError("fail_json exits")
+
+
+def wait(module: AnsibleModule, expected: dict[str, list[int]]) -> None:
+    """Return when every expected version is AVAILABLE, fail otherwise."""
+    client = ServingClient.of(module.params)
+    timeout = module.params["timeout_seconds"]
+    start = time.monotonic()
+    ended_since = None
+    _, restarts_before = unit_state(module)
+    while True:
+        waiting, ended = missing_versions(client, expected)
+        if not waiting:
+            return
+        now = time.monotonic()
+        ended_since = (ended_since or now) if ended else None
+        if ended_since and now - ended_since > SETTLE_SECONDS:
+            fail(module, "The server cannot load " + "; ".join(ended))
+        state, restarts = unit_state(module)
+        if state in ("failed", "inactive"):
+            fail(module, f"{module.params['unit']} is {state}, so nothing is served.")
+        if restarts - restarts_before >= MAX_RESTARTS:
+            fail(module, f"{module.params['unit']} keeps exiting; systemd has restarted it {restarts} times.")
+        if now - start > timeout:
+            fail(module, f"After {timeout} s still waiting (timeout_seconds): " + "; ".join(waiting))
+        time.sleep(POLL_SECONDS)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **REST_ARGUMENTS,
+            "catalog": {"type": "list", "elements": "dict", "required": True},
+            "base_path": {"type": "path", "required": True},
+            "unit": {"type": "str", "required": True},
+            "timeout_seconds": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    expected: dict[str, list[int]] = {}
+    for entry in module.params["catalog"]:
+        path = Path(module.params["base_path"], entry["name"])
+        versions: dict[int, Any] = published_versions(path)
+        expected[entry["name"]] = served_versions(read_policy(entry.get("model_version_policy")), versions)
+        if not expected[entry["name"]]:
+            module.fail_json(msg=f"{path} has no version that model {entry['name']} serves; publish one first")
+    wait(module, expected)
+    module.exit_json(changed=False, models=expected)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: unit_restart_info
+short_description: Say whether a running systemd service is older than the files it was started from
+version_added: 0.1.0
+description:
+  - A handler is forgotten when a run is cut between the change and the restart. This module looks at the host
+    instead. A service needs a restart when its unit file, one of its drop-ins or one of O(files) was changed after
+    its main process started.
+  - A service that does not run needs none; it reads its files when it starts.
+options:
+  name:
+    description: The unit.
+    type: str
+    required: true
+  files:
+    description: Further files that the service reads only at its start, such as its program. Missing ones are ignored.
+    type: list
+    elements: path
+    default: []
+attributes:
+  check_mode:
+    description: Changes nothing, so it runs the same in check mode.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Find out whether the server runs an old configuration
+  modelops.tensorflow_serving.unit_restart_info:
+    name: tensorflow-model-server.service
+    files: [/usr/bin/tensorflow_model_server]
+  register: unit
+"""
+
+RETURN = r"""
+active:
+  description: Whether the service runs.
+  returned: success
+  type: bool
+restart_needed:
+  description: Whether it runs and one of the files is newer.
+  returned: success
+  type: bool
+newer_files:
+  description: The files that were changed after it started.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def newer_than(started: float, files: list[str]) -> list[str]:
+    """Return which files were changed after started, in seconds since the epoch.
+
+    The change time counts, not the modification time, which packages and templates may set to the past.
+    """
+    newer = []
+    for name in files:
+        try:
+            if os.stat(name).st_ctime > started:  # noqa: PTH116
+                newer.append(name)
+        except FileNotFoundError:
+            continue
+    return newer
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    properties = "ActiveState,MainPID,ExecMainStartTimestampMonotonic,FragmentPath,DropInPaths"
+    _, output, _ = module.run_command(
+        ["systemctl", "show", f"--property={properties}", module.params["name"]], check_rc=True
+    )
+    unit = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    newer: list[str] = []
+    active = unit["ActiveState"] == "active" and unit["MainPID"] != "0"
+    if active:
+        # Monotonic, as the wall clock may have been set since; in microseconds.
+        age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ExecMainStartTimestampMonotonic"]) / 1e6
+        files = [unit["FragmentPath"], *unit["DropInPaths"].split(), *module.params["files"]]
+        newer = newer_than(time.time() - age, files)
+    module.exit_json(changed=False, active=active, restart_needed=bool(newer), newer_files=newer)
+
+
+if __name__ == "__main__":
+    main()
