@@ -31,6 +31,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 
 COLLECTION = "modelops.tensorflow_serving"
 RSYNC_TIMEOUT_SECONDS = 60  # without a byte
+RSYNC_NOT_FOUND = 127  # the remote shell's exit status
 
 ARGUMENT_SPEC = {
     "catalog": {
@@ -147,6 +148,8 @@ class ActionModule(ActionBase):
             )
         except FileNotFoundError as error:
             raise AnsibleActionFail("rsync is missing on the controller: apt install rsync") from error
+        if done.returncode == RSYNC_NOT_FOUND:
+            raise AnsibleActionFail("rsync is missing on the host; the role tfserving_package installs it")
         if done.returncode:
             raise AnsibleActionFail(
                 f"rsync of {source} stopped with code {done.returncode}; "

@@ -43,6 +43,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+exists:
+  description: Whether systemd knows the unit.
+  returned: success
+  type: bool
 active:
   description: Whether the service runs.
   returned: success
@@ -87,7 +91,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    properties = "ActiveState,MainPID,ExecMainStartTimestampMonotonic,FragmentPath,DropInPaths"
+    properties = "LoadState,ActiveState,MainPID,ExecMainStartTimestampMonotonic,FragmentPath,DropInPaths"
     _, output, _ = module.run_command(
         ["systemctl", "show", f"--property={properties}", module.params["name"]], check_rc=True
     )
@@ -99,7 +103,13 @@ def main() -> None:
         age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ExecMainStartTimestampMonotonic"]) / 1e6
         files = [unit["FragmentPath"], *unit["DropInPaths"].split(), *module.params["files"]]
         newer = newer_than(time.time() - age, files)
-    module.exit_json(changed=False, active=active, restart_needed=bool(newer), newer_files=newer)
+    module.exit_json(
+        changed=False,
+        exists=unit["LoadState"] != "not-found",
+        active=active,
+        restart_needed=bool(newer),
+        newer_files=newer,
+    )
 
 
 if __name__ == "__main__":
