@@ -1,0 +1,274 @@
+"""The gRPC services: PredictionService, ModelService and, on demand, the standard health service.
+
+Source: tensorflow/serving @ 9d981c5c, model_servers/prediction_service_impl.cc and model_service_impl.cc.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent import futures
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorflow_serving.apis import (
+    classification_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+
+from . import inference, log, metrics, model_info, status, text_protos
+from .core import ServerCore
+
+_MAX_MESSAGE_BYTES = 2**31 - 1
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+
+
+@dataclass(frozen=True)
+class GrpcOptions:
+    """What the flags say about gRPC: port 0 means no TCP port, socket_path empty no UNIX socket."""
+
+    port: int
+    socket_path: str
+    max_threads: int
+    channel_arguments: str
+    ssl_config_file: str
+    use_alts_credentials: bool
+    enable_healthcheck_service: bool
+    check_method_name: bool
+    serialize_as_tensor_content: bool
+
+
+def _abort(context: grpc.ServicerContext, error: status.StatusError) -> None:
+    context.abort(_CODES[int(error.code)], error.message)
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Inference and metadata; a client's deadline limits the time of the session run."""
+
+    def __init__(self, core: ServerCore, options: GrpcOptions) -> None:
+        self._core = core
+        self._options = options
+
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - the name is the API's
+        """Run a signature on tensors."""
+        return self._counted("Predict", request.model_spec, context, lambda settings: self._predict(request, settings))
+
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Run a classification signature on tf.Examples."""
+        return self._counted(
+            "Classify", request.model_spec, context, lambda settings: self._classify(request, settings)
+        )
+
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Run a regression signature on tf.Examples."""
+        return self._counted("Regress", request.model_spec, context, lambda settings: self._regress(request, settings))
+
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Run classification and regression signatures on the same tf.Examples."""
+        spec = request.tasks[0].model_spec if request.tasks else predict_pb2.PredictRequest().model_spec
+
+        def work(settings: inference.RunSettings) -> Any:
+            with self._core.handle(spec) as (servable_id, bundle):
+                return inference.multi_inference(bundle, servable_id.version, request, settings)
+
+        return self._counted("MultiInference", spec, context, work)
+
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Return a model's signatures; not counted in the metrics."""
+        try:
+            return model_info.model_metadata(self._core, request)
+        except status.StatusError as error:
+            return _abort(context, error)
+
+    def _counted(
+        self,
+        api: str,
+        spec: Any,
+        context: grpc.ServicerContext,
+        work: Callable[[inference.RunSettings], Any],
+    ) -> Any:
+        """Do the work of one call, count it, and abort the call with the status of its error."""
+        start = time.monotonic()
+        remaining = context.time_remaining()
+        timeout_ms = 0 if remaining is None or remaining > 1e6 else max(1, int(remaining * 1000))
+        try:
+            response = work(inference.RunSettings(api, timeout_ms, self._options.check_method_name))
+        except status.StatusError as error:
+            metrics.request_count.add(spec.name, error.code.name)
+            return _abort(context, error)
+        metrics.request_count.add(spec.name, "OK")
+        metrics.request_latency.observe((time.monotonic() - start) * 1e6, spec.name, api, "GRPC")
+        return response
+
+    def _predict(self, request: Any, settings: inference.RunSettings) -> Any:
+        if not request.HasField("model_spec"):
+            raise status.invalid_argument("Missing ModelSpec")
+        spec = request.model_spec
+        with self._core.handle(spec) as (servable_id, bundle):
+            inputs = inference.parse_tensors(request.inputs)
+            outputs = inference.predict(
+                bundle, spec.name, spec.signature_name, inputs, list(request.output_filter), settings
+            )
+        response = predict_pb2.PredictResponse()
+        _fill_model_spec(response.model_spec, spec, servable_id.version)
+        for name, array in outputs.items():
+            proto = inference.tensor_proto(array, self._options.serialize_as_tensor_content)
+            response.outputs[name].CopyFrom(proto)
+        return response
+
+    def _classify(self, request: Any, settings: inference.RunSettings) -> Any:
+        if not request.HasField("model_spec"):
+            raise status.invalid_argument("Missing ModelSpec")
+        spec = request.model_spec
+        with self._core.handle(spec) as (servable_id, bundle):
+            result = inference.classify(bundle, spec.name, spec.signature_name, request.input, settings)
+        response = classification_pb2.ClassificationResponse(result=result)
+        _fill_model_spec(response.model_spec, spec, servable_id.version)
+        return response
+
+    def _regress(self, request: Any, settings: inference.RunSettings) -> Any:
+        if not request.HasField("model_spec"):
+            raise status.invalid_argument("Missing ModelSpec")
+        spec = request.model_spec
+        with self._core.handle(spec) as (servable_id, bundle):
+            result = inference.regress(bundle, spec.name, spec.signature_name, request.input, settings)
+        response = regression_pb2.RegressionResponse(result=result)
+        _fill_model_spec(response.model_spec, spec, servable_id.version)
+        return response
+
+
+def _fill_model_spec(answered: Any, asked: Any, version: int) -> None:
+    answered.name = asked.name
+    answered.version.value = version
+    answered.signature_name = asked.signature_name or "serving_default"
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """The states of the models, and reloads of the configuration."""
+
+    def __init__(self, core: ServerCore) -> None:
+        self._core = core
+
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Return the state of a model's versions."""
+        try:
+            return model_info.model_status(self._core, request)
+        except status.StatusError as error:
+            return _abort(context, error)
+
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Apply a configuration; answers once its new models are available."""
+        place = "tensorflow_serving/model_servers/model_service_impl.cc"
+        try:
+            if request.config.WhichOneof("config") != "model_config_list":
+                raise status.invalid_argument(
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is "
+                    "currently supported"
+                )
+            for index, model in enumerate(request.config.model_config_list.config):
+                log.info(
+                    f"{place}:51",
+                    f"\nConfig entry\n\tindex : {index}\n\tpath : {model.base_path}\n\tname : {model.name}"
+                    f"\n\tplatform : {model.model_platform}",
+                )
+            self._core.reload_config(request.config)
+        except status.StatusError as error:
+            log.error(f"{place}:67", f"ReloadConfig failed: {error.message}")
+            return _abort(context, error)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
+
+
+def _health_handler() -> grpc.GenericRpcHandler:
+    """Return a handler for grpc.health.v1.Health/Check; Watch is not implemented.
+
+    The empty name and the names of both services are SERVING from the start, as gRPC's default service has it.
+    """
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="health.proto", package="grpc.health.v1", syntax="proto3")
+    asked = file.message_type.add(name="HealthCheckRequest")
+    asked.field.add(name="service", number=1, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    answer = file.message_type.add(name="HealthCheckResponse")
+    answer.field.add(name="status", number=1, type=kinds.TYPE_INT32, label=kinds.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    request_class: Any = message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("grpc.health.v1.HealthCheckRequest")
+    )
+    answer_class: Any = message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("grpc.health.v1.HealthCheckResponse")
+    )
+
+    def check(request: Any, context: grpc.ServicerContext) -> Any:
+        if request.service not in ("", *_SERVICES):
+            context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
+        return answer_class(status=1)  # SERVING
+
+    method = grpc.unary_unary_rpc_method_handler(
+        check, request_deserializer=request_class.FromString, response_serializer=answer_class.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
+
+
+def _credentials(options: GrpcOptions) -> grpc.ServerCredentials | None:
+    """Return the credentials that the flags ask for, None for plain text; raises StatusError for a bad file."""
+    if options.use_alts_credentials:
+        return grpc.alts_server_credentials()
+    if not options.ssl_config_file:
+        return None
+    config = text_protos.read(options.ssl_config_file, text_protos.new("SSLConfig"))
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
+    )
+
+
+def _channel_arguments(text: str) -> list[tuple[str, Any]]:
+    """Return `key=value,...` as gRPC options, whole numbers as int."""
+    arguments: list[tuple[str, Any]] = []
+    for pair in filter(None, text.split(",")):
+        key, _equals, value = pair.partition("=")
+        try:
+            arguments.append((key, int(value)))
+        except ValueError:
+            arguments.append((key, value))
+    return arguments
+
+
+def start(core: ServerCore, options: GrpcOptions) -> grpc.Server:
+    """Listen on 0.0.0.0, all interfaces, and serve; raises StatusError when that fails."""
+    credentials = _credentials(options)
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=max(1, options.max_threads)),
+        options=[
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+            *_channel_arguments(options.channel_arguments),
+        ],
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(core, options), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), server)
+    if options.enable_healthcheck_service:
+        server.add_generic_rpc_handlers((_health_handler(),))
+    addresses = [f"0.0.0.0:{options.port}"] if options.port else []
+    if options.socket_path:
+        addresses.append(f"unix:{options.socket_path}")
+    try:
+        for address in addresses:
+            if credentials is None:
+                server.add_insecure_port(address)
+            else:
+                server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise status.invalid_argument("Failed to BuildAndStart gRPC server") from error
+    server.start()
+    return server

@@ -1,0 +1,89 @@
+"""Fixtures: the exported models, and places to publish versions in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parents[2] / "lab"))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from lab_server import LabServer, model_entry, running, write_config  # noqa: E402 - found by the path set above
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the models of export_models.py and golden_models.py; they are not changed."""
+    directory = tmp_path_factory.mktemp("exported")
+    command = [sys.executable, str(HERE / "export_models.py"), str(directory)]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)  # noqa: S603
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    return directory
+
+
+class Publisher:
+    """Puts versions of the affine model, y = 0.5 x + 1 or 2, into base paths of their own."""
+
+    def __init__(self, root: Path, affine: Path) -> None:
+        self.root = root
+        self._affine = affine
+
+    def base_path(self, model: str) -> Path:
+        """Return a model's base path, made if need be."""
+        path = self.root / model
+        path.mkdir(exist_ok=True)
+        return path
+
+    def publish(self, model: str, directory: str, offset: int = 1) -> Path:
+        """Publish a version, in a directory of this name, by one rename."""
+        staging = self.base_path(model) / f".staging-{directory}"
+        shutil.copytree(self._affine / str(offset), staging)
+        return staging.rename(self.base_path(model) / directory)
+
+    def publish_without(self, model: str, directory: str, missing: str) -> Path:
+        """Publish a version that lacks a file or directory, such as `variables` or `saved_model.pb`."""
+        staging = self.base_path(model) / f".staging-{directory}"
+        shutil.copytree(self._affine / "2", staging)
+        lacking = staging / missing
+        if lacking.is_dir():
+            shutil.rmtree(lacking)
+        else:
+            lacking.unlink()
+        return staging.rename(self.base_path(model) / directory)
+
+    def remove(self, model: str, directory: str) -> None:
+        """Take a version away, by a rename first."""
+        away = (self.base_path(model) / directory).rename(self.base_path(model) / f".gone-{directory}")
+        shutil.rmtree(away)
+
+
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Publisher:
+    """Base paths for the servers of one test module."""
+    return Publisher(tmp_path_factory.mktemp("models"), exported / "golden" / "affine")
+
+
+KERAS_KINDS = ("sequential_saved", "sequential_exported", "subclass_saved", "subclass_archived")
+
+
+@pytest.fixture(scope="session")
+def models_server(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Iterator[LabServer]:
+    """A server of one model of each kind, with the Prometheus page at a path of its own and without CORS."""
+    directory = tmp_path_factory.mktemp("models_server")
+    paths = {kind: exported / "keras" / kind for kind in KERAS_KINDS}
+    paths |= {name: exported / name for name in ("examples", "slow", "words", "warm")}
+    paths |= {name: exported / "golden" / name for name in ("affine", "two", "text")}
+    write_config(directory / "models.config", *(model_entry(name, path) for name, path in paths.items()))
+    monitoring = directory / "monitoring.config"
+    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }\n', encoding="utf-8")
+    flags = [f"--model_config_file={directory / 'models.config'}", f"--monitoring_config_file={monitoring}"]
+    with running(directory, *flags) as server:
+        yield server.wait_until_ready()

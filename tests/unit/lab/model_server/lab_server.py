@@ -1,0 +1,219 @@
+"""Starts the lab's model server as a process, and asks it things."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[3] / "lab"
+START_SECONDS = 60.0
+
+ResultT = TypeVar("ResultT")
+
+
+def wait_for(ask: Callable[[], ResultT], what: str, seconds: float = 15.0) -> ResultT:
+    """Return the first true answer of ask; fails the test when there is none within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s in vain for {what}; last answer: {answer!r}")
+        time.sleep(0.02)
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def is_open(port: int) -> bool:
+    """Whether something accepts connections on a loopback port."""
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed as JSON with NaN and Infinity."""
+        return json.loads(self.text)
+
+
+class LabServer:
+    """One running model server, with its ports and its output."""
+
+    def __init__(self, directory: Path, *flags: str, one_port: bool = False) -> None:
+        self.grpc_port, free = free_ports(2)
+        self.rest_port = self.grpc_port if one_port else free
+        self._stdout = directory / f"stdout-{self.grpc_port}"
+        self._stderr = directory / f"stderr-{self.grpc_port}"
+        command = [sys.executable, "-m", "model_server", f"--port={self.grpc_port}"]
+        command += [f"--rest_api_port={self.rest_port}", "--tensorflow_session_parallelism=1", *flags]
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), "PYTHONUNBUFFERED": "1"}
+        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)  # noqa: S603
+
+    def stdout(self) -> str:
+        """Return what the server has printed."""
+        return self._stdout.read_text(encoding="utf-8")
+
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return self._stderr.read_text(encoding="utf-8", errors="surrogateescape")
+
+    def wait_for_exit(self) -> int:
+        """Return the exit status of a server that ends by itself, negative for a signal."""
+        return self.process.wait(START_SECONDS)
+
+    def wait_until_ready(self) -> LabServer:
+        """Wait for the REST port, or fail with the log."""
+        self.wait_for_log(f"Exporting HTTP/REST API at:localhost:{self.rest_port} ...", START_SECONDS)
+        return self
+
+    def wait_for_log(self, text: str, seconds: float = 15.0, after: int = 0) -> None:
+        """Wait until the log says text, behind its first `after` characters."""
+
+        def found() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"exit {self.process.returncode}: {self.stdout()}\n{self.log()[-3000:]}")
+            return text in self.log()[after:]
+
+        try:
+            wait_for(found, f"{text!r} in the log", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()[-3000:]}") from error
+
+    def mark(self) -> int:
+        """Return the length of the log so far."""
+        return len(self.log())
+
+    def request(self, method: str, path: str, body: str | bytes | None = None, **headers: str) -> Answer:
+        """Send one REST request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=30)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "surrogateescape")
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, text)
+        finally:
+            connection.close()
+
+    def predict(self, model: str, *instances: Any, signature: str = "") -> Answer:
+        """Ask for predictions in row form; model may end in /versions/N or /labels/L."""
+        body: dict[str, Any] = {"instances": list(instances)}
+        if signature:
+            body["signature_name"] = signature
+        return self.request("POST", f"/v1/models/{model}:predict", json.dumps(body))
+
+    def states(self, model: str) -> dict[str, str]:
+        """Return the state of each version of a model, empty when it has none."""
+        answer = self.request("GET", f"/v1/models/{model}")
+        if answer.status == 404:
+            return {}
+        return {entry["version"]: entry["state"] for entry in answer.json["model_version_status"]}
+
+    def wait_for_states(self, model: str, expected: dict[str, str], seconds: float = 15.0) -> None:
+        """Wait until a model's versions are in exactly these states."""
+        try:
+            wait_for(lambda: self.states(model) == expected, f"{model} {expected}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; now {self.states(model)}\n{self.log()[-3000:]}") from error
+
+    def metrics(self, path: str = "/metrics") -> dict[str, float]:
+        """Return the samples of the Prometheus page, keyed by name and labels as written."""
+        lines = self.request("GET", path).text.splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+class Traffic:
+    """Predictions asked for in a loop, on a thread; used as a context, which ends it."""
+
+    def __init__(self, server: LabServer, *models: str) -> None:
+        self._server = server
+        self._models = models
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answers: list[Answer] = []
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.answers += [self._server.predict(model, 1.0) for model in self._models]
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def values(self) -> list[float]:
+        """Return the predicted values in order, each once per run; fails the test if a request failed."""
+        assert self.answers
+        assert {answer.status for answer in self.answers} == {200}
+        predictions = [answer.json["predictions"][0] for answer in self.answers]
+        return [value for value, before in zip(predictions, [None, *predictions], strict=False) if value != before]
+
+
+@contextlib.contextmanager
+def running(directory: Path, *flags: str, one_port: bool = False) -> Iterator[LabServer]:
+    """Start a server and end it with the block; one_port gives REST the port of gRPC."""
+    server = LabServer(directory, *flags, one_port=one_port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def model_entry(name: str, base_path: Path | str, policy: str = "", labels: dict[str, int] | None = None) -> str:
+    """Return a model's entry of models.config; policy is such as `all {}`."""
+    parts = [f'name: "{name}"', f'base_path: "{base_path}"', 'model_platform: "tensorflow"']
+    if policy:
+        parts.append(f"model_version_policy {{ {policy} }}")
+    for label, version in (labels or {}).items():
+        parts.append(f'version_labels {{ key: "{label}" value: {version} }}')
+    return f"config {{ {' '.join(parts)} }}"
+
+
+def write_config(path: Path, *entries: str) -> None:
+    """Replace models.config in one step."""
+    write_text(path, f"model_config_list {{ {' '.join(entries)} }}\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
