@@ -5,19 +5,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: digit_rows
-short_description: Put class probabilities beside the true labels
+short_description: Put what models predicted beside the true labels
 version_added: 0.1.0
 description:
-  - Returns one row for each instance with its true label, the predicted label (the class of the highest probability)
-    and that probability.
+  - Returns one row for each model and digit with the true label, the predicted label (the class of the highest
+    probability) and that probability.
 options:
   _input:
-    description: For each instance its class probabilities.
+    description: Results of M(modelops.tensorflow_serving.predict), each with class probabilities for every digit. The
+      model is the C(name) of the loop's item.
     type: list
-    elements: list
+    elements: dict
     required: true
   labels:
-    description: For each instance its true class, an index into the probabilities.
+    description: The true class of each digit, an index into the probabilities.
     type: list
     elements: int
     required: true
@@ -26,7 +27,7 @@ author:
 """
 
 EXAMPLES = r"""
-rows: "{{ [[0.1, 0.9], [0.7, 0.3]] | modelops.tensorflow_serving.digit_rows([1, 1]) }}"
+rows: "{{ predictions.results | modelops.tensorflow_serving.digit_rows([7, 2]) }}"
 """
 
 RETURN = r"""
@@ -34,21 +35,33 @@ _value:
   description: The rows.
   type: list
   elements: dict
-  sample: [{"label": 1, "predicted": 1, "probability": "0.9000", "right": true}]
+  sample:
+    - {model: MLP, version: 1, digit: 1, label: 7, predicted: 7, probability: "0.9987", right: true}
 """
 
 from typing import Any, Callable
 
 
-def digit_rows(predictions: list[list[float]], labels: list[int]) -> list[dict[str, Any]]:
-    """Return the rows that DOCUMENTATION describes. Raises ValueError when the lengths differ."""
-    if len(predictions) != len(labels):
-        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
+def digit_rows(results: list[dict[str, Any]], labels: list[int]) -> list[dict[str, Any]]:
+    """Return the rows that DOCUMENTATION describes. Raises ValueError when a model answered for fewer or more digits."""
     rows = []
-    for label, probabilities in zip(labels, predictions):
-        best = max(probabilities)
-        predicted = probabilities.index(best)
-        rows.append({"label": label, "predicted": predicted, "probability": f"{best:.4f}", "right": predicted == label})
+    for result in results:
+        if len(result["predictions"]) != len(labels):
+            raise ValueError(f"{len(result['predictions'])} predictions for {len(labels)} labels")
+        for digit, (label, probabilities) in enumerate(zip(labels, result["predictions"]), start=1):
+            best = max(probabilities)
+            predicted = probabilities.index(best)
+            rows.append(
+                {
+                    "model": result["item"]["name"],
+                    "version": result["version"],
+                    "digit": digit,
+                    "label": label,
+                    "predicted": predicted,
+                    "probability": f"{best:.4f}",
+                    "right": predicted == label,
+                }
+            )
     return rows
 
 

@@ -1,0 +1,83 @@
+# Everything runs from the checkout: packages in .venv, the lab's hosts and caches under .lab.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+LAB := python3 tests/lab/lab.py
+PYTHON_SOURCES := plugins examples tests molecule
+UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
+# uv reads neither pip's settings nor the system's certificates by itself.
+export SSL_CERT_FILE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt) $(PIP_CERT))
+
+ifdef TFSERVING_UPSTREAM
+SERVING_VARIABLES := -e @tests/lab/upstream.yml
+endif
+
+.PHONY: help serve status test lint unit molecule packages lab models build lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+serve: lab models ## Bring up the lab, serve the two example models on it and print predictions
+ifdef TFSERVING_UPSTREAM
+	python3 tests/lab/upstream.py
+endif
+	ansible-playbook -i inventories/lab playbooks/serving.yml $(SERVING_VARIABLES)
+	ansible-playbook -i inventories/lab playbooks/predict.yml
+
+status: .venv/installed ## Print what the lab's hosts serve
+	ansible-playbook -i inventories/lab playbooks/status.yml
+
+test: lab-packages lint unit molecule ## Check everything that this project promises
+
+lint: .venv/installed ## Run the linters and type checkers
+	yamllint --strict -c .config/yamllint.yml .
+	ansible-lint
+	ruff check $(PYTHON_SOURCES)
+	ruff format --check $(PYTHON_SOURCES)
+	MYPYPATH=.collections mypy -p ansible_collections.modelops.tensorflow_serving.plugins
+	mypy examples/mnist
+	mypy tests/lab/*.py
+	cd tests/lab && mypy -p model_server
+
+unit: .venv/installed ## Run the unit tests: plugins, lab, lab model server, examples
+	pytest tests/unit
+
+molecule: lab-packages models ## Run every molecule scenario on fresh lab hosts
+	molecule test --all
+
+packages: lab-packages .venv/installed ## Install what the lab needs: OS packages when root, and .venv
+
+lab: lab-packages .venv/installed ## Bring up the lab's hosts
+	$(LAB) up
+
+.PHONY: lab-packages
+lab-packages:
+	@command -v python3 > /dev/null || { echo 'python3 is missing: apt install python3 python3-venv'; exit 1; }
+	$(LAB) packages --install
+
+models: .venv/installed ## Train and export the example models
+	python examples/mnist/train.py
+
+build: .venv/installed ## Build the collection's tarball
+	ansible-galaxy collection build --force
+
+lock: .venv/installed ## Lock the Python packages again, at their newest versions
+	compile() { uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --override requirements/overrides.txt --custom-compile-command 'make lock' "$$@"; }
+	compile requirements/dev.in -o requirements/dev.txt
+	compile requirements/lab-runtime.in --constraint requirements/dev.txt -o requirements/lab-runtime.txt
+
+clean: ## Remove the lab, the example models, .venv and all caches
+	$(LAB) clean
+	rm -rf .ansible .venv .*_cache examples/mnist/{saved,saved_with_signature} examples/mnist/*.json
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/installed: requirements/dev.txt
+	python3 -m venv .venv
+	pip install --quiet uv==$(UV_VERSION)
+	uv pip sync --quiet --compile-bytecode --require-hashes $<
+	touch $@

@@ -1,0 +1,40 @@
+"""remove.yml leaves a host as it was before serving.yml."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/apt/keyrings/tensorflow-serving.gpg",
+        "/etc/apt/sources.list.d/tensorflow-serving.sources",
+        "/etc/apt/apt.conf.d/90tensorflow-serving-proxy",
+        "/etc/tensorflow-serving",
+        "/etc/systemd/system/tensorflow-model-server.service",
+        "/etc/systemd/system/multi-user.target.wants/tensorflow-model-server.service",
+        "/usr/bin/tensorflow_model_server",
+        "/var/lib/tensorflow-serving",
+    ],
+)
+def test_no_file_is_left(host, path):
+    assert not host.file(path).exists
+    assert not host.file(path).is_symlink
+
+
+def test_no_user_is_left(host):
+    assert not host.user("tfserving").exists
+    assert not host.group("tfserving").exists
+
+
+def test_package_is_purged_and_apt_does_not_know_it(host):
+    assert not host.package("tensorflow-model-server").is_installed
+    assert host.check_output("apt-cache madison tensorflow-model-server") == ""
+
+
+def test_nothing_listens(host):
+    assert not host.socket("tcp://8500").is_listening
+    assert not host.socket("tcp://8501").is_listening
+
+
+def test_systemd_has_nothing_failed(host):
+    assert host.check_output("systemctl list-units --state=failed --no-legend --plain") == ""

@@ -1,0 +1,111 @@
+"""Bad input ends in a clear error before anything is changed, and what is served goes on being served."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import PROJECT, SERVING
+
+SAVED = PROJECT / "examples" / "mnist" / "saved"
+
+
+def model(source: Path, **more) -> dict:
+    return {"name": "MLP", "source": str(source), **more}
+
+
+def catalog(*models: dict) -> dict:
+    return {"tfserving_models_catalog": list(models)}
+
+
+def missing_source(tmp: Path) -> dict:
+    return catalog(model(tmp / "nowhere"))
+
+
+def version_that_is_no_integer(tmp: Path) -> dict:
+    shutil.copytree(SAVED / "1", tmp / "v1")
+    return catalog(model(tmp))
+
+
+def no_saved_model_pb(tmp: Path) -> dict:
+    (tmp / "1" / "variables").mkdir(parents=True)
+    return catalog(model(tmp))
+
+
+def no_variables(tmp: Path) -> dict:
+    shutil.copytree(SAVED / "1", tmp / "1", ignore=shutil.ignore_patterns("variables"))
+    return catalog(model(tmp))
+
+
+def no_shard(tmp: Path) -> dict:
+    shutil.copytree(SAVED / "1", tmp / "1", ignore=shutil.ignore_patterns("variables.data-*"))
+    return catalog(model(tmp))
+
+
+def name_listed_twice(tmp: Path) -> dict:
+    return catalog(model(SAVED), model(SAVED))
+
+
+def label_for_a_version_that_is_not_served(tmp: Path) -> dict:
+    return catalog(model(SAVED, version_labels={"stable": 7}))
+
+
+def published_version_that_changed(tmp: Path) -> dict:
+    shutil.copytree(SAVED / "1", tmp / "1")
+    (tmp / "1" / "assets" / "more.txt").write_text("more\n")
+    return catalog(model(tmp))
+
+
+def equal_ports(tmp: Path) -> dict:
+    return {"tfserving_service_port": 8501}
+
+
+def host_that_is_not_amd64(tmp: Path) -> dict:
+    return {"ansible_facts": {"architecture": "aarch64", "os_family": "Debian", "distribution": "Debian"}}
+
+
+def host_that_is_not_debian(tmp: Path) -> dict:
+    return {"ansible_facts": {"architecture": "x86_64", "os_family": "RedHat", "distribution": "Rocky"}}
+
+
+def other_key(tmp: Path) -> dict:
+    return {"tfserving_apt_key_fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}
+
+
+def short_key_id(tmp: Path) -> dict:
+    return {"tfserving_apt_key_fingerprint": "544B7F63BF9E4D5F"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (missing_source, ["tfserving_models_catalog", "model MLP", "nowhere is not a directory"]),
+        (version_that_is_no_integer, ["model MLP", "v1 is not a version", "named by an integer"]),
+        (no_saved_model_pb, ["model MLP", "it has no saved_model.pb"]),
+        (no_variables, ["model MLP", "variables/variables.index is missing"]),
+        (no_shard, ["model MLP", "no variables.data-?????-of-????? shard"]),
+        (name_listed_twice, ["model MLP is listed 2 times"]),
+        (label_for_a_version_that_is_not_served, ["label stable points to version 7", "served: version 1"]),
+        (published_version_that_changed, ["model MLP: version 1 is published with sha256", "as version 2"]),
+        (equal_ports, ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"]),
+        (host_that_is_not_amd64, ["debian12 is Debian on aarch64", "amd64"]),
+        (host_that_is_not_debian, ["debian12 is Rocky on x86_64", "Debian and Ubuntu"]),
+        (other_key, ["pinned is 0123456789ABCDEF0123456789ABCDEF01234567", "Nothing was changed"]),
+        (short_key_id, ["tfserving_apt_key_fingerprint", "40 hex digits"]),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_bad_input_changes_nothing(play, tmp_path, bad, words):
+    played = play(SERVING, "--limit=debian12", variables=bad(tmp_path))
+    assert played.failed
+    for word in words:
+        assert word in played.words
+    assert played.recap["debian12"]["changed"] == 0
+    assert played.recap["debian12"]["failed"] == 1
+
+
+def test_what_was_served_is_still_served(server, digits):
+    assert server.versions("MLP") == {1: "AVAILABLE"}
+    assert server.accuracy("MLP", digits) >= 0.95

@@ -1,0 +1,139 @@
+"""What the fleet does when the inventory changes: new versions, restarts, batches, a broken release."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from conftest import PROJECT, SERVING
+
+HOSTS = ("debian12", "debian13a", "debian13b")
+
+
+@pytest.fixture(scope="module")
+def rollout(play, second_version, server_on):
+    """Publish version 2 on all hosts. Returns the main processes before and after, and the play."""
+
+    def pids() -> dict[str, int]:
+        return {name: server_on(name).main_pid() for name in HOSTS}
+
+    before = pids()
+    played = play(SERVING, variables={"examples_directory": str(second_version)})
+    assert not played.failed, played.text
+    return before, pids(), played
+
+
+@pytest.mark.parametrize("model", ["MLP", "MLP_custom"])
+def test_new_version_is_served_and_the_old_one_unloaded(rollout, server, digits, model):
+    deadline = time.monotonic() + 10
+    while server.versions(model) != {2: "AVAILABLE", 1: "END"} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert server.versions(model) == {2: "AVAILABLE", 1: "END"}
+    assert server.accuracy(model, digits) >= 0.95
+
+
+def test_new_version_restarts_nothing(rollout):
+    before, after, _ = rollout
+    assert before == after
+
+
+def test_only_the_models_changed(rollout):
+    _, _, played = rollout
+    assert {name: counts["changed"] for name, counts in played.recap.items()} == dict.fromkeys(HOSTS, 1)
+
+
+def test_predict_prints_a_table_for_every_host(rollout, play, second_version):
+    played = play(str(PROJECT / "playbooks/predict.yml"), variables={"examples_directory": str(second_version)})
+    assert not played.failed, played.text
+    for name in HOSTS:
+        right, sent = re.search(rf"^{name}: (\d+) of (\d+) predictions are right$", played.text, re.MULTILINE).groups()
+        assert int(sent) == 80
+        assert int(right) >= 76
+    assert "model       version  digit  label  predicted  probability" in played.text
+    assert played.changed() == 0
+
+
+def test_status_lists_host_model_version_and_state(rollout, play):
+    played = play(str(PROJECT / "playbooks/status.yml"))
+    assert not played.failed, played.text
+    rows = [line.split() for line in played.text.splitlines()]
+    for name in HOSTS:
+        assert [name, "MLP", "2", "AVAILABLE"] in rows
+        assert [name, "MLP", "1", "END"] in rows
+
+
+def test_restart_that_an_interrupted_run_left_out_is_made_up_for(rollout, play, second_version, server_on):
+    server = server_on("debian13a")
+    before = server.main_pid()
+    server.host.check_output("touch /etc/systemd/system/tensorflow-model-server.service")
+    variables = {"examples_directory": str(second_version)}
+    played = play(SERVING, "--limit=debian13a", variables=variables)
+    assert not played.failed, played.text
+    assert played.changed() == 1
+    assert server.main_pid() != before
+    assert server.versions("MLP") == {2: "AVAILABLE"}
+    assert play(SERVING, "--limit=debian13a", variables=variables).changed() == 0
+
+
+def test_version_that_the_server_cannot_load_fails_in_its_words_and_the_old_one_serves_on(
+    rollout, play, second_version, server_on, digits, tmp_path
+):
+    server = server_on("debian12")
+    broken = tmp_path / "saved"
+    shutil.copytree(PROJECT / "examples/mnist/saved/1", broken / "3")
+    (broken / "3" / "saved_model.pb").write_bytes(b"RestoreV2 is all that is left of this graph")
+    custom = {"name": "MLP_custom", "source": str(second_version / "saved_with_signature")}
+    models = [{"name": "MLP", "source": str(broken)}, custom]
+    played = play(SERVING, "--limit=debian12", variables={"tfserving_models_catalog": models})
+    assert played.failed
+    assert "The server cannot load MLP version 3 is END:" in played.words
+    assert server.versions("MLP")[2] == "AVAILABLE"
+    assert server.accuracy("MLP", digits) >= 0.95
+    server.host.check_output("rm -r /var/lib/tensorflow-serving/models/MLP/3")
+
+
+KEY = "{{ '0' * 40 if inventory_hostname == 'debian12' else lookup('file', lab_directory ~ '/apt-key.fingerprint') }}"
+
+
+def test_failed_batch_stops_the_rest(play):
+    played = play(SERVING, variables={"tfserving_serial": 1, "tfserving_apt_key_fingerprint": KEY})
+    assert played.failed
+    assert list(played.recap) == ["debian12"]
+
+
+def test_without_batches_one_host_does_not_hold_up_the_others(play, second_version):
+    variables = {"examples_directory": str(second_version), "tfserving_apt_key_fingerprint": KEY}
+    played = play(SERVING, variables=variables)
+    assert played.failed
+    assert {name: counts["failed"] for name, counts in played.recap.items()} == {
+        "debian12": 1,
+        "debian13a": 0,
+        "debian13b": 0,
+    }
+
+
+def test_installed_collection_does_the_same(play, second_version, tmp_path):
+    """From the tarball, played by its full name from a directory outside the checkout."""
+    galaxy = ["ansible-galaxy", "collection"]
+    subprocess.run([*galaxy, "build", "--output-path", tmp_path, PROJECT], check=True, capture_output=True)
+    tarball = next(tmp_path.glob("modelops-tensorflow_serving-*.tar.gz"))
+    contents = subprocess.run(["tar", "tf", tarball], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "playbooks/serving.yml" in contents
+    left_out = ("tests/", "molecule/", ".lab/", ".venv/", ".collections/")
+    assert not [name for name in contents if name.startswith(left_out)]
+    subprocess.run(
+        [*galaxy, "install", "--force", "--collections-path", tmp_path / "installed", tarball],
+        check=True,
+        capture_output=True,
+    )
+    played = play(
+        "modelops.tensorflow_serving.serving",
+        variables={"examples_directory": str(second_version)},
+        env={"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed")},
+    )
+    assert not played.failed, played.text
+    assert played.changed() == 0
