@@ -43,7 +43,7 @@ from typing import Any, Callable
 
 
 def digit_rows(results: list[dict[str, Any]], labels: list[int]) -> list[dict[str, Any]]:
-    """Return the rows that DOCUMENTATION describes. Raises ValueError when a model answered for fewer or more digits."""
+    """Return the rows that DOCUMENTATION describes. Raises ValueError when an answer lacks digits."""
     rows = []
     for result in results:
         if len(result["predictions"]) != len(labels):

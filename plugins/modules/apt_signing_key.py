@@ -27,8 +27,8 @@ options:
     type: path
     required: true
   proxy:
-    description: URL of a proxy for the download, such as V(http://proxy.example.com:3128). Without it, the
-      environment's proxy variables are used.
+    description: URL of a proxy for the download, such as V(http://proxy.example.com:3128), with user and password where
+      it asks for them. Without it, the environment's proxy variables are used.
     type: str
   timeout_seconds:
     description: How long the download may take.
@@ -104,7 +104,7 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "fingerprint": {"type": "str", "required": True, "no_log": False},
             "path": {"type": "path", "required": True},
-            "proxy": {"type": "str"},
+            "proxy": {"type": "str", "no_log": True},
             "timeout_seconds": {"type": "int", "default": 30},
         },
         supports_check_mode=True,

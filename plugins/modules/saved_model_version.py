@@ -91,7 +91,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 
 # Others may pass through a model's directory to a staging directory of theirs, not list it; a version is the server's.
-MODEL_MODE, DIRECTORY_MODE, FILE_MODE = 0o751, 0o750, 0o640
+MODEL_MODE = 0o751
+DIRECTORY_MODE = 0o750
+FILE_MODE = 0o640
 
 
 def stage(model_path: Path, staging: Path, login_uid: int, group_id: int) -> None:

@@ -70,8 +70,8 @@ class Server:
 
     def __init__(self, host) -> None:
         self.host = host
-        address = host.check_output("hostname -I").split()[0]
-        self.url = f"http://{address}:8501"
+        self.address = host.check_output("hostname -I").split()[0]
+        self.url = f"http://{self.address}:8501"
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=10)

@@ -1,8 +1,11 @@
 """What serving.yml promises, asked of the hosts and of the running service."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+from conftest import PROJECT
 
 MODELS = ("MLP", "MLP_custom")
 BASE = "/var/lib/tensorflow-serving/models"
@@ -94,3 +97,18 @@ def test_configuration_is_roots(host):
     for path in ("/etc/tensorflow-serving/models.config", "/etc/systemd/system/tensorflow-model-server.service"):
         file = host.file(path)
         assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
+
+
+@pytest.mark.parametrize("client", ["client_rest.py", "client_grpc.py"])
+@pytest.mark.parametrize(("model", "signature"), [("MLP", "serving_default"), ("MLP_custom", "call")])
+def test_example_client_prints_the_digits(server_on, client, model, signature):
+    command = [sys.executable, str(PROJECT / "examples" / "mnist" / client), "--count=20"]
+    done = subprocess.run(
+        [*command, f"--host={server_on('debian12').address}", f"--model={model}", f"--signature={signature}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split() for line in done.stdout.splitlines() if line.split() and line.split()[0].isdigit()]
+    assert len(rows) == 20
+    assert sum(label == predicted for label, predicted, _ in rows) >= 19

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from conftest import PROJECT, SERVING
 
 SAVED = PROJECT / "examples" / "mnist" / "saved"

@@ -8,7 +8,6 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import PROJECT, SERVING
 
 HOSTS = ("debian12", "debian13a", "debian13b")
