@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shlex
@@ -36,6 +37,9 @@ def is_there(evidence: str) -> bool:
 def missing_packages(layout: CgroupLayout, there: Callable[[str], bool] = is_there) -> list[str]:
     """The Debian packages that the lab needs and this machine lacks."""
     missing = [package for evidence, package in NEEDED if not there(evidence)]
+    # Debian's Python cannot make a virtual environment by itself.
+    if importlib.util.find_spec("ensurepip") is None:
+        missing.append("python3-venv")
     runtimes = usable_runtimes(layout)
     if not any(there(name) for name in runtimes):
         missing.append(runtimes[0])
