@@ -72,9 +72,9 @@ lock: .venv/installed ## Lock the Python packages again, at their newest version
 	compile requirements/lab-runtime.in --constraint requirements/dev.txt -o requirements/lab-runtime.txt
 
 clean: ## Remove the lab, the example models, .venv and all caches
-	$(LAB) clean
-	rm -rf .ansible .venv .*_cache examples/mnist/{saved,saved_with_signature} examples/mnist/*.json
-	find . -name __pycache__ -prune -exec rm -rf {} +
+	if [ -d .lab ]; then $(LAB) clean; fi
+	rm -rf .ansible .venv examples/mnist/{saved,saved_with_signature} examples/mnist/*.json *.tar.gz
+	find . \( -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
 
 .venv/installed: requirements/dev.txt
 	python3 -m venv .venv

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+    CATALOG_OPTIONS,
     CatalogError,
     Model,
     check_served,
@@ -30,25 +32,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 
 COLLECTION = "modelops.tensorflow_serving"
+CONNECTIONS = ("ssh", "local")
 RSYNC_TIMEOUT_SECONDS = 60  # without a byte
 RSYNC_NOT_FOUND = 127  # the remote shell's exit status
 
 ARGUMENT_SPEC = {
-    "catalog": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "source": {"type": "path", "required": True},
-            "versions": {"type": "list", "elements": "int"},
-            "model_version_policy": {
-                "type": "dict",
-                "options": {"latest": {"type": "dict"}, "all": {"type": "dict"}, "specific": {"type": "dict"}},
-            },
-            "version_labels": {"type": "dict"},
-        },
-    },
+    "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
     "base_path": {"type": "path", "required": True},
     "group": {"type": "str", "required": True},
 }
@@ -72,6 +61,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
         _, args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
+        self._check_transport()
         try:
             models = read_catalog(args["catalog"])
             present = self._call(
@@ -124,30 +114,39 @@ class ActionModule(ActionBase):
         path = str(Path(base_path, transfer.model))
         files = add_digests(transfer.source, transfer.files)
         common = {"path": path, "version": transfer.version, "group": group}
-        login_uid = int(self._low_level_execute_command("id -u", sudoable=False)["stdout"].strip())
-        staging = self._call("saved_model_version", state="staged", login_uid=login_uid, **common)["staging"]
-        self._rsync(transfer.source, staging)
+        staged = self._call("saved_model_version", state="staged", login_uid=self._login_uid(), **common)
+        self._rsync(transfer.source, staged["staging"])
         self._call("saved_model_version", state="published", files=files, **common)
 
+    def _check_transport(self) -> None:
+        """Fail before anything is changed where files could not travel."""
+        if self._connection.transport not in CONNECTIONS:
+            raise AnsibleActionFail(
+                f"models travel over connections of type {' or '.join(CONNECTIONS)}, not {self._connection.transport}; "
+                "set ansible_connection for this host"
+            )
+        if not shutil.which("rsync"):
+            raise AnsibleActionFail("rsync is missing on the controller: apt install rsync")
+
+    def _login_uid(self) -> int:
+        """Return the user id that rsync will log in with, whatever ssh's own configuration says."""
+        answer = self._low_level_execute_command("id -u", sudoable=False)["stdout"].split()
+        if not answer or not answer[-1].isdigit():
+            raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer)!r}, not a user id")
+        return int(answer[-1])
+
     def _rsync(self, source: Path, staging: str) -> None:
-        command = ["rsync", "--archive", "--no-owner", "--no-group", "--delete", f"--timeout={RSYNC_TIMEOUT_SECONDS}"]
+        command = ["rsync", "--archive", "--no-owner", "--no-group", "--delete", "--partial"]
+        command.append(f"--timeout={RSYNC_TIMEOUT_SECONDS}")
         target = f"{staging}/"
         if self._connection.transport == "ssh":
             host = self._connection.get_option("host")
             user = self._connection.get_option("remote_user")
             command.append(f"--rsh={shlex.join(self._ssh())}")
             target = f"{user + '@' if user else ''}{f'[{host}]' if ':' in host else host}:{target}"
-        elif self._connection.transport != "local":
-            raise AnsibleActionFail(
-                f"models travel over connections of type ssh or local, not {self._connection.transport}; "
-                "set ansible_connection for this host"
-            )
-        try:
-            done = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
-                [*command, f"{source}/", target], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError as error:
-            raise AnsibleActionFail("rsync is missing on the controller: apt install rsync") from error
+        done = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
+            [*command, f"{source}/", target], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode == RSYNC_NOT_FOUND:
             raise AnsibleActionFail("rsync is missing on the host; the role tfserving_package installs it")
         if done.returncode:
@@ -159,7 +158,7 @@ class ActionModule(ActionBase):
     def _ssh(self) -> list[str]:
         """Return the ssh command that the connection plugin would use, less -C, which slows weights down."""
         option = self._connection.get_option
-        command = [option("ssh_executable"), "-o", "BatchMode=yes"]
+        command = [option("ssh_executable"), "-o", "BatchMode=yes", "-o", f"ConnectTimeout={option('timeout')}"]
         if not option("host_key_checking"):
             command += ["-o", "StrictHostKeyChecking=no"]
         if option("port"):

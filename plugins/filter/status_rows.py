@@ -48,8 +48,9 @@ def status_rows(hosts: list[str], hostvars: Mapping[str, Any], variable: str) ->
     rows: list[dict[str, Any]] = []
     for host in hosts:
         result = hostvars[host].get(variable) or {}
-        unreachable = {"state": "HOST UNREACHABLE", "error_message": " ".join(str(result.get("msg", "")).split())}
-        rows += ({**one, "host": host} for one in result.get("versions", [unreachable]))
+        state = "HOST UNREACHABLE" if result.get("unreachable") else "NOT ASKED"
+        none = {"state": state, "error_message": " ".join(str(result.get("msg", "")).split())}
+        rows += ({**one, "host": host} for one in result.get("versions", [none]))
     return rows
 
 

@@ -12,13 +12,33 @@ from typing import Any, Iterable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
     check_saved_model,
+    list_files,
+    parse_version,
     source_versions,
 )
 
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _LABEL = re.compile(r"[A-Za-z0-9_]+")  # model_servers/http_rest_api_util.cc
-_POLICIES = {"latest", "all", "specific"}
+
+# One entry of the catalogue, as Ansible's argument specs put it. Modules that read a part of it take it whole.
+CATALOG_OPTIONS: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "source": {"type": "path", "required": True},
+    "versions": {"type": "list", "elements": "int"},
+    "model_version_policy": {
+        "type": "dict",
+        "options": {
+            "latest": {"type": "dict", "options": {"num_versions": {"type": "int", "default": 1}}},
+            "all": {"type": "dict"},
+            "specific": {
+                "type": "dict",
+                "options": {"versions": {"type": "list", "elements": "int", "required": True}},
+            },
+        },
+    },
+    "version_labels": {"type": "dict"},
+}
 
 
 class CatalogError(Exception):
@@ -43,6 +63,8 @@ def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
 
     Raises CatalogError with all problems that can be seen on the controller.
     """
+    if not catalog:
+        raise CatalogError(["it is empty, and so would unload every model; playbooks/remove.yml takes a host down"])
     problems: list[str] = []
     models: list[Model] = []
     names = [str(entry["name"]) for entry in catalog]
@@ -52,11 +74,6 @@ def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
         name = str(entry["name"])
         if not _NAME.fullmatch(name):
             problems.append(f"model name {name!r}: use letters, digits, _ . and -, and begin with none of the last two")
-        problems += (
-            f"model {name}: label {label!r} may hold letters, digits and _ only"
-            for label in entry.get("version_labels") or {}
-            if not _LABEL.fullmatch(str(label))
-        )
         try:
             models.append(_read_entry(entry))
         except (SavedModelError, ValueError) as error:
@@ -67,8 +84,11 @@ def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
 
 
 def _read_entry(entry: dict[str, Any]) -> Model:
+    policy, labels = read_policy(entry.get("model_version_policy")), _read_labels(entry.get("version_labels") or {})
     sources = source_versions(Path(entry["source"]).expanduser())
     wanted = entry.get("versions")
+    if wanted == []:
+        raise ValueError("versions is empty; leave it out to publish all of them")
     if wanted:
         missing = sorted(set(wanted) - set(sources))
         if missing:
@@ -79,12 +99,18 @@ def _read_entry(entry: dict[str, Any]) -> Model:
         sources = {version: sources[version] for version in sorted(wanted)}
     for path in sources.values():
         check_saved_model(path)
-    return Model(
-        name=str(entry["name"]),
-        sources=sources,
-        policy=read_policy(entry.get("model_version_policy")),
-        labels={str(label): int(version) for label, version in (entry.get("version_labels") or {}).items()},
-    )
+        list_files(path)  # refuses links
+    return Model(name=str(entry["name"]), sources=sources, policy=policy, labels=labels)
+
+
+def _read_labels(labels: dict[str, Any]) -> dict[str, int]:
+    """Return version_labels with versions as numbers. Raises ValueError for what models.config cannot say."""
+    for label, version in labels.items():
+        if not _LABEL.fullmatch(str(label)):
+            raise ValueError(f"version_labels: label {label!r} may hold letters, digits and _ only")
+        if parse_version(str(version)) is None:
+            raise ValueError(f"version_labels: label {label} points to {version!r}, which is no version number")
+    return {str(label): int(version) for label, version in labels.items()}
 
 
 def read_policy(policy: dict[str, Any] | None) -> dict[str, Any]:
@@ -93,15 +119,15 @@ def read_policy(policy: dict[str, Any] | None) -> dict[str, Any]:
     Raises ValueError for anything that models.config cannot say.
     """
     chosen = {key: value for key, value in (policy or {"latest": {}}).items() if value is not None}
-    if len(chosen) != 1 or not set(chosen) <= _POLICIES:
+    if len(chosen) != 1 or not set(chosen) <= {"latest", "all", "specific"}:
         raise ValueError("model_version_policy takes exactly one of latest, all and specific")
     if "latest" in chosen:
-        count = int((chosen["latest"] or {}).get("num_versions", 1))
+        count = int(chosen["latest"].get("num_versions", 1))
         if count < 1:
             raise ValueError("model_version_policy.latest.num_versions must be at least 1")
         return {"latest": {"num_versions": count}}
     if "specific" in chosen:
-        versions = sorted({int(version) for version in (chosen["specific"] or {}).get("versions") or []})
+        versions = sorted({int(version) for version in chosen["specific"].get("versions") or []})
         if not versions:
             raise ValueError("model_version_policy.specific.versions must list at least one version")
         return {"specific": {"versions": versions}}

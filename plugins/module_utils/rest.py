@@ -43,14 +43,7 @@ class ServingClient:
     def status(self, model: str) -> dict[int, dict[str, str]]:
         """Return {version: {state, error_code, error_message}} of a model; unloaded versions stay, as END."""
         answer = self._request(quote(model))
-        return {
-            int(one["version"]): {
-                "state": one["state"],
-                "error_code": one["status"]["error_code"],
-                "error_message": one["status"]["error_message"],
-            }
-            for one in answer["model_version_status"]
-        }
+        return {int(one["version"]): dict(one["status"], state=one["state"]) for one in answer["model_version_status"]}
 
     def predict(self, model: str, version: int | None, signature_name: str, instances: list[Any]) -> list[Any]:
         """Return one prediction for each instance, in row form."""

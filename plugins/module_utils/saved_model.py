@@ -42,7 +42,7 @@ def published_versions(model_path: Path) -> dict[int, str]:
     """Return the versions under a model's base path as the server sees them: {version: directory name}."""
     try:
         names = sorted(entry.name for entry in os.scandir(model_path) if entry.is_dir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     versions: dict[int, str] = {}
     for name in names:
@@ -59,7 +59,7 @@ def source_versions(source: Path) -> dict[int, Path]:
     a version, or two names of the same version (1 and 001).
     """
     if not source.is_dir():
-        raise SavedModelError(f"{source} is not a directory")
+        raise SavedModelError(f"{source.absolute()} is not a directory on the controller")
     versions: dict[int, Path] = {}
     for entry in sorted(source.iterdir()):
         if entry.name.startswith("."):
@@ -121,7 +121,8 @@ def list_files(path: Path) -> Files:
             if stat.S_ISREG(status.st_mode):
                 files[entry.relative_to(path).as_posix()] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
             elif not stat.S_ISDIR(status.st_mode):
-                raise SavedModelError(f"{entry} is neither a file nor a directory")
+                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
+                raise SavedModelError(f"{entry} is {kind}; a version holds regular files only; copy in what it needs")
     return files
 
 

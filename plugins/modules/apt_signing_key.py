@@ -61,6 +61,7 @@ fingerprint:
   sample: 916E2B2FEBC274930BACA9D9544B7F63BF9E4D5F
 """
 
+import http.client
 import os
 import tempfile
 import urllib.error
@@ -77,6 +78,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpg
 )
 
 MAX_KEY_BYTES = 1 << 20
+KEYRING_MODE = 0o644
 
 
 def fetch(url: str, proxy: str | None, timeout_seconds: int) -> bytes:
@@ -122,7 +124,7 @@ def main() -> None:
         try:
             key = fetch(url, proxy, module.params["timeout_seconds"])
             found = primary_fingerprints(key)
-        except (OSError, ValueError) as error:  # OpenPGPError is a ValueError
+        except (OSError, ValueError, http.client.HTTPException) as error:  # OpenPGPError is a ValueError
             reason = getattr(error, "reason", error)
             module.fail_json(msg=f"cannot get the signing key from {url}{through}: {reason}")
         if found != [pinned]:
@@ -134,9 +136,13 @@ def main() -> None:
             descriptor, new = tempfile.mkstemp(dir=module.tmpdir)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(dearmor(key))
-            Path(new).chmod(0o644)  # apt reads it as its own user
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True)
+                path.parent.chmod(0o755)
             module.atomic_move(new, str(path))
+    # apt reads it as a user of its own. Neither the umask nor what stood there before decides the mode.
+    changed = module.set_mode_if_different(str(path), KEYRING_MODE, changed)
+    changed = module.set_owner_if_different(str(path), "root", changed)
     module.exit_json(
         changed=changed,
         fingerprint=pinned,

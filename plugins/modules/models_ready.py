@@ -15,13 +15,9 @@ description:
   - Fails before the deadline when a version is END with an error, or the unit has failed or keeps exiting.
     The failure shows the server's own words.
 extends_documentation_fragment:
+  - modelops.tensorflow_serving.catalog
   - modelops.tensorflow_serving.rest
 options:
-  catalog:
-    description: The models, as in C(tfserving_models_catalog). Only C(name) and C(model_version_policy) are read.
-    type: list
-    elements: dict
-    required: true
   base_path:
     description: Directory on the host with one directory per model.
     type: path
@@ -51,8 +47,7 @@ EXAMPLES = r"""
     rest_api_port: 8501
     base_path: /var/lib/tensorflow-serving/models
     unit: tensorflow-model-server.service
-    catalog:
-      - name: MLP
+    catalog: "{{ tfserving_models_catalog }}"
 """
 
 RETURN = r"""
@@ -69,7 +64,11 @@ from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import read_policy, served_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+    CATALOG_OPTIONS,
+    read_policy,
+    served_versions,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
     REST_ARGUMENTS,
     ServingClient,
@@ -155,7 +154,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **REST_ARGUMENTS,
-            "catalog": {"type": "list", "elements": "dict", "required": True},
+            "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "base_path": {"type": "path", "required": True},
             "unit": {"type": "str", "required": True},
             "timeout_seconds": {"type": "int", "default": 300},

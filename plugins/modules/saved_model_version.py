@@ -14,7 +14,7 @@ description:
     it, whose name the server does not parse, checked there, and appears under its number by one rename(2).
 options:
   path:
-    description: Base path of the model, which is created where it is missing.
+    description: Directory of the model, which is created where it is missing in a base path that is there.
     type: path
     required: true
   version:
@@ -98,10 +98,9 @@ FILE_MODE = 0o640
 
 def stage(model_path: Path, staging: Path, login_uid: int, group_id: int) -> None:
     """Make an empty or take over a half-filled staging directory for login_uid."""
-    if not model_path.is_dir():
-        model_path.mkdir(parents=True)
-        os.chown(model_path, 0, group_id)
-        model_path.chmod(MODEL_MODE)
+    model_path.mkdir(exist_ok=True)
+    os.chown(model_path, 0, group_id)
+    model_path.chmod(MODEL_MODE)
     staging.mkdir(mode=0o700, exist_ok=True)
     for entry in (staging, *_walk(staging)):
         os.chown(entry, login_uid, -1, follow_symlinks=False)
@@ -113,11 +112,15 @@ def publish(model_path: Path, staging: Path, version: int, files: Files, group_i
     Raises SavedModelError when what arrived is not what was sent; files that differ are then deleted, so that the
     next run transfers them again.
     """
-    os.chown(staging, 0, group_id)  # from here on whoever filled it cannot reach it any more
+    # Root's first, from the top down: whoever filled it cannot reach it any more when it is checked.
+    os.chown(staging, 0, 0)
+    staging.chmod(0o700)
+    for entry in _walk(staging):
+        os.chown(entry, 0, group_id, follow_symlinks=False)
     _check_arrived(staging, files)
     check_saved_model(staging)
-    for entry in (staging, *_walk(staging)):
-        os.chown(entry, 0, group_id, follow_symlinks=False)
+    os.chown(staging, 0, group_id)
+    for entry in (*_walk(staging), staging):
         entry.chmod(DIRECTORY_MODE if entry.is_dir() else FILE_MODE)
         _fsync(entry)
     _write_manifest(model_path / MANIFEST_NAME.format(version=version), files)

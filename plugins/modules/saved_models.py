@@ -19,41 +19,9 @@ description:
   - The whole catalogue is checked before anything is changed.
   - Files travel by rsync over the connection's own ssh settings, as the user who logs in; key authentication is needed.
     Connections of type C(ssh) and C(local) are supported.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.catalog
 options:
-  catalog:
-    description: The models, as in C(tfserving_models_catalog).
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the model, as clients spell it.
-        type: str
-        required: true
-      source:
-        description: Directory on the controller that holds one SavedModel per version, each named by its number.
-        type: path
-        required: true
-      versions:
-        description: The versions of O(catalog[].source) to publish. All of them by default.
-        type: list
-        elements: int
-      model_version_policy:
-        description: Which versions the server serves, as C(models.config) spells it. The latest by default.
-        type: dict
-        suboptions:
-          latest:
-            description: The highest versions; C(num_versions) of them, 1 by default.
-            type: dict
-          all:
-            description: Every version.
-            type: dict
-          specific:
-            description: The versions that C(versions) lists.
-            type: dict
-      version_labels:
-        description: Names for served versions, such as V({"stable":1}).
-        type: dict
   base_path:
     description: Directory on the host with one directory per model.
     type: path

@@ -11,7 +11,7 @@ version_added: 0.1.0
 description:
   - A handler is forgotten when a run is cut between the change and the restart. This module looks at the host
     instead. A service needs a restart when its unit file, one of its drop-ins or one of O(files) was changed after
-    its main process started.
+    its main process started, or when systemd has not read the unit file since it was changed.
   - A service that does not run needs none; it reads its files when it starts.
 options:
   name:
@@ -52,7 +52,7 @@ active:
   returned: success
   type: bool
 restart_needed:
-  description: Whether it runs and one of the files is newer.
+  description: Whether it runs and was started from an older state of the files.
   returned: success
   type: bool
 newer_files:
@@ -66,6 +66,16 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "MainPID",
+    "ExecMainStartTimestampMonotonic",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+)
 
 
 def newer_than(started: float, files: list[str]) -> list[str]:
@@ -91,9 +101,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    properties = "LoadState,ActiveState,MainPID,ExecMainStartTimestampMonotonic,FragmentPath,DropInPaths"
     _, output, _ = module.run_command(
-        ["systemctl", "show", f"--property={properties}", module.params["name"]], check_rc=True
+        ["systemctl", "show", f"--property={','.join(PROPERTIES)}", module.params["name"]], check_rc=True
     )
     unit = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     newer: list[str] = []
@@ -107,7 +116,7 @@ def main() -> None:
         changed=False,
         exists=unit["LoadState"] != "not-found",
         active=active,
-        restart_needed=bool(newer),
+        restart_needed=bool(newer) or (active and unit["NeedDaemonReload"] == "yes"),
         newer_files=newer,
     )
 

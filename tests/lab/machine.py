@@ -53,7 +53,7 @@ def require_root_on_linux() -> None:
             f" {platform.machine()}\nnext: run it on an amd64 Linux machine"
         )
     if os.geteuid() != 0:
-        raise LabError("the lab boots systemd in containers and needs root\nnext: sudo python3 tests/lab/lab.py ...")
+        raise LabError("the lab boots systemd in containers and needs root\nnext: sudo make serve")
 
 
 def require_packages() -> None:

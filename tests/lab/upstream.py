@@ -17,7 +17,9 @@ def main() -> int:
     assert uri, VARIABLES
     release = f"{uri[1]}/dists/stable/InRelease"
     try:
-        with urllib.request.urlopen(release, timeout=TIMEOUT_SECONDS):  # noqa: S310 - the address is the project's own
+        # Straight, as the lab's hosts will: a proxy of this machine's environment is unknown to them.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(release, timeout=TIMEOUT_SECONDS):
             return 0
     except OSError as error:
         print(

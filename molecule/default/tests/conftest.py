@@ -82,8 +82,11 @@ class Server:
         answer.raise_for_status()
         return {int(one["version"]): one["state"] for one in answer.json()["model_version_status"]}
 
+    def post(self, model: str, body: dict) -> requests.Response:
+        return requests.post(f"{self.url}/v1/models/{model}:predict", json=body, timeout=30)
+
     def predict(self, model: str, body: dict) -> list:
-        answer = requests.post(f"{self.url}/v1/models/{model}:predict", json=body, timeout=30)
+        answer = self.post(model, body)
         assert answer.status_code == 200, answer.text
         return answer.json()["predictions"]
 

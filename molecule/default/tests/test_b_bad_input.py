@@ -57,6 +57,36 @@ def published_version_that_changed(tmp: Path) -> dict:
     return catalog(model(tmp))
 
 
+def empty_catalog(tmp: Path) -> dict:
+    return catalog()
+
+
+def misspelt_policy(tmp: Path) -> dict:
+    return catalog(model(SAVED, model_version_policy={"latest": {"num_version": 2}}))
+
+
+def label_that_is_no_version(tmp: Path) -> dict:
+    return catalog(model(SAVED, version_labels={"stable": True}))
+
+
+def symbolic_link(tmp: Path) -> dict:
+    shutil.copytree(SAVED / "1", tmp / "1")
+    (tmp / "1" / "assets" / "link").symlink_to("/etc/passwd")
+    return catalog(model(tmp))
+
+
+def unknown_package(tmp: Path) -> dict:
+    return {"tfserving_package_name": "tensorflow-serving"}
+
+
+def directory_of_others(tmp: Path) -> dict:
+    return {"tfserving_package_data_path": "/srv"}
+
+
+def models_that_the_unit_cannot_see(tmp: Path) -> dict:
+    return {"tfserving_models_base_path": "/home/deploy/models"}
+
+
 def equal_ports(tmp: Path) -> dict:
     return {"tfserving_service_port": 8501}
 
@@ -88,6 +118,13 @@ def short_key_id(tmp: Path) -> dict:
         (name_listed_twice, ["model MLP is listed 2 times"]),
         (label_for_a_version_that_is_not_served, ["label stable points to version 7", "served: version 1"]),
         (published_version_that_changed, ["model MLP: version 1 is published with sha256", "as version 2"]),
+        (empty_catalog, ["tfserving_models_catalog", "it is empty"]),
+        (misspelt_policy, ["tfserving_models_catalog", "num_version"]),
+        (label_that_is_no_version, ["model MLP: version_labels: label stable points to True"]),
+        (symbolic_link, ["model MLP", "assets/link is a symbolic link"]),
+        (unknown_package, ["tfserving_package_name", "tensorflow-model-server-universal"]),
+        (directory_of_others, ["/srv is too broad", "tfserving_package_data_path"]),
+        (models_that_the_unit_cannot_see, ["/home/deploy/models", "tfserving_models_base_path"]),
         (equal_ports, ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"]),
         (host_that_is_not_amd64, ["debian12 is Debian on aarch64", "amd64"]),
         (host_that_is_not_debian, ["debian12 is Rocky on x86_64", "Debian and Ubuntu"]),

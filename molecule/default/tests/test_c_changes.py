@@ -13,6 +13,14 @@ from conftest import PROJECT, SERVING
 HOSTS = ("debian12", "debian13a", "debian13b")
 
 
+def wait_for(condition) -> None:
+    """Wait for what the server does by itself at its next poll."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 @pytest.fixture(scope="module")
 def rollout(play, second_version, server_on):
     """Publish version 2 on all hosts. Returns the main processes before and after, and the play."""
@@ -28,10 +36,7 @@ def rollout(play, second_version, server_on):
 
 @pytest.mark.parametrize("model", ["MLP", "MLP_custom"])
 def test_new_version_is_served_and_the_old_one_unloaded(rollout, server, digits, model):
-    deadline = time.monotonic() + 10
-    while server.versions(model) != {2: "AVAILABLE", 1: "END"} and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert server.versions(model) == {2: "AVAILABLE", 1: "END"}
+    wait_for(lambda: server.versions(model) == {2: "AVAILABLE", 1: "END"})
     assert server.accuracy(model, digits) >= 0.95
 
 
@@ -95,13 +100,65 @@ def test_version_that_the_server_cannot_load_fails_in_its_words_and_the_old_one_
     server.host.check_output("rm -r /var/lib/tensorflow-serving/models/MLP/3")
 
 
-KEY = "{{ '0' * 40 if inventory_hostname == 'debian12' else lookup('file', lab_directory ~ '/apt-key.fingerprint') }}"
+def test_going_back_to_the_older_version_restarts_nothing(rollout, play, second_version, server_on, digits):
+    server = server_on("debian13b")
+    before = server.main_pid()
+    models = [
+        {
+            "name": "MLP",
+            "source": str(second_version / "saved"),
+            "model_version_policy": {"specific": {"versions": [1]}},
+            "version_labels": {"stable": 1},
+        },
+        {"name": "MLP_custom", "source": str(second_version / "saved_with_signature")},
+    ]
+    played = play(SERVING, "--limit=debian13b", variables={"tfserving_models_catalog": models})
+    assert not played.failed, played.text
+    assert server.versions("MLP")[1] == "AVAILABLE"
+    wait_for(lambda: server.versions("MLP")[2] == "END")
+    wait_for(lambda: server.post("MLP/labels/stable", {"instances": [digits[0]["pixels"]]}).ok)
+    assert server.main_pid() == before
+    play(SERVING, "--limit=debian13b", variables={"examples_directory": str(second_version)})
+    assert server.versions("MLP")[2] == "AVAILABLE"
+
+
+def test_other_package_version_restarts_the_server_once_and_it_serves(rollout, play, second_version, server_on, digits):
+    server = server_on("debian13a")
+    variables = {"examples_directory": str(second_version)}
+    for version in ("2.18.0", "2.19.1"):
+        variables["tfserving_package_version"] = version
+        before = server.main_pid()
+        played = play(SERVING, "--limit=debian13a", variables=variables)
+        assert not played.failed, played.text
+        assert played.changed() == 2  # the package and the restart
+        assert f"ModelServer: {version}" in server.host.check_output("tensorflow_model_server --version")
+        assert server.main_pid() != before
+        assert server.accuracy("MLP", digits) >= 0.95
+    assert server.host.check_output("systemctl show --property=NRestarts --value tensorflow-model-server") == "0"
+
+
+# A wrong key for one host.
+KEY = (
+    "{{ '0' * 40 if inventory_hostname == 'debian12'"
+    " else lookup('ansible.builtin.file', lab_directory ~ '/apt-key.fingerprint') }}"
+)
 
 
 def test_failed_batch_stops_the_rest(play):
     played = play(SERVING, variables={"tfserving_serial": 1, "tfserving_apt_key_fingerprint": KEY})
     assert played.failed
-    assert list(played.recap) == ["debian12"]
+    assert {name: counts["failed"] for name, counts in played.recap.items()} == dict.fromkeys(HOSTS, 0) | {HOSTS[0]: 1}
+    assert "Store the signing key" in played.text
+    assert "Create the user" not in played.text
+
+
+def test_host_with_bad_input_stops_a_rollout_before_its_first_batch(play):
+    port = "{{ 8501 if inventory_hostname == 'debian13b' else 8500 }}"
+    played = play(SERVING, variables={"tfserving_serial": 1, "tfserving_service_port": port})
+    assert played.failed
+    assert "debian13b failed or cannot be reached, so the rollout goes no further" in played.words
+    assert "Store the signing key" not in played.text
+    assert played.changed() == 0
 
 
 def test_without_batches_one_host_does_not_hold_up_the_others(play, second_version):

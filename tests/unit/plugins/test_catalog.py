@@ -1,0 +1,219 @@
+"""What the entries of a catalogue mean, and that everything wrong with them is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saved_model_files import make_saved_model
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+    CatalogError,
+    Model,
+    check_served,
+    numbers,
+    read_catalog,
+    read_policy,
+    served_versions,
+)
+
+LATEST: dict[str, Any] = {"latest": {"num_versions": 1}}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for version in ("1", "2", "003"):
+        make_saved_model(tmp_path / "MLP" / version)
+    return tmp_path / "MLP"
+
+
+def problems(catalog: list[dict[str, Any]]) -> list[str]:
+    """Return the problems that reading a catalogue raises, one a line."""
+    with pytest.raises(CatalogError) as error:
+        read_catalog(catalog)
+    headline, *lines = str(error.value).split("\n")
+    assert headline == "tfserving_models_catalog cannot be served:"
+    assert all(line.startswith("- ") for line in lines)
+    return [line[2:] for line in lines]
+
+
+def test_entry_with_a_name_and_a_source_serves_the_latest_version(source: Path) -> None:
+    (model,) = read_catalog([{"name": "MLP", "source": str(source)}])
+    assert model == Model("MLP", {1: source / "1", 2: source / "2", 3: source / "003"}, LATEST, {})
+
+
+def test_source_in_the_home_directory_is_found(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(source.parent))
+    (model,) = read_catalog([{"name": "MLP", "source": "~/MLP"}])
+    assert model.sources[1] == source / "1"
+
+
+def test_versions_choose_from_the_source(source: Path) -> None:
+    (model,) = read_catalog([{"name": "MLP", "source": str(source), "versions": [3, 1]}])
+    assert list(model.sources) == [1, 3]
+
+
+def test_version_that_is_not_listed_need_not_be_whole(source: Path) -> None:
+    (source / "2" / "saved_model.pb").unlink()
+    read_catalog([{"name": "MLP", "source": str(source), "versions": [1, 3]}])
+
+
+def test_listed_version_that_the_source_lacks_is_refused(source: Path) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "versions": [1, 7, 9]}])
+    assert text.startswith(f"model MLP: versions lists versions 7, 9, but {source} has versions 1, 2, 3; ")
+
+
+def test_labels_are_numbers_of_versions(source: Path) -> None:
+    (model,) = read_catalog([{"name": "MLP", "source": str(source), "version_labels": {"stable": "2", "canary": 3}}])
+    assert model.labels == {"stable": 2, "canary": 3}
+
+
+def test_empty_catalogue_is_refused() -> None:
+    (text,) = problems([])
+    assert text.startswith("it is empty, and so would unload every model")
+
+
+def test_empty_list_of_versions_is_refused(source: Path) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "versions": []}])
+    assert text == "model MLP: versions is empty; leave it out to publish all of them"
+
+
+def test_source_with_a_link_is_refused(source: Path) -> None:
+    (source / "2" / "link").symlink_to("saved_model.pb")
+    (text,) = problems([{"name": "MLP", "source": str(source)}])
+    assert "link is a symbolic link" in text
+
+
+def test_all_problems_of_a_catalogue_are_reported_at_once(source: Path, tmp_path: Path) -> None:
+    make_saved_model(tmp_path / "half" / "1")
+    (tmp_path / "half" / "1" / "variables" / "variables.index").unlink()
+    found = problems(
+        [
+            {"name": "MLP", "source": str(source)},
+            {"name": "MLP", "source": str(source)},
+            {"name": "half", "source": str(tmp_path / "half")},
+            {"name": "gone", "source": str(tmp_path / "gone")},
+            {"name": "../up", "source": str(source)},
+            {"name": "label", "source": str(source), "version_labels": {"a b": 1}},
+            {"name": "policy", "source": str(source), "model_version_policy": {"latest": {}, "all": {}}},
+        ]
+    )
+    wanted = [
+        "model MLP is listed 2 times",
+        "variables/variables.index is missing",
+        "gone is not a directory",
+        "model name '../up'",
+        "label 'a b'",
+        "model policy: model_version_policy takes exactly one of latest, all and specific",
+    ]
+    assert len(found) == len(wanted)
+    assert all(part in text for part, text in zip(wanted, found, strict=True))
+
+
+def test_source_and_policy_of_one_entry_are_both_reported(tmp_path: Path) -> None:
+    entry = {"name": "MLP", "source": str(tmp_path / "gone"), "model_version_policy": {"specific": {}}}
+    assert len(problems([entry])) == 2
+
+
+def test_every_incomplete_version_of_a_source_is_reported(source: Path) -> None:
+    for version in ("1", "2"):
+        (source / version / "saved_model.pb").unlink()
+    assert len(problems([{"name": "MLP", "source": str(source)}])) == 2
+
+
+@pytest.mark.parametrize("name", ["MLP", "half_plus_two", "a", "0", "_a", "a.b-c"])
+def test_name_that_fits_a_directory_and_a_url_is_accepted(source: Path, name: str) -> None:
+    assert read_catalog([{"name": name, "source": str(source)}])[0].name == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "-a", "a/b", "a b", "a:predict", "a\n", "é", "%41"])
+def test_name_that_fits_no_directory_or_url_is_refused(source: Path, name: str) -> None:
+    (text,) = problems([{"name": name, "source": str(source)}])
+    assert text.startswith(f"model name {name!r}: use letters")
+
+
+@pytest.mark.parametrize("label", ["", "a-b", "a.b", "a/b", "a b", "é", "a\n"])
+def test_label_that_fits_no_url_is_refused(source: Path, label: str) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "version_labels": {label: 1}}])
+    assert text == f"model MLP: version_labels: label {label!r} may hold letters, digits and _ only"
+
+
+@pytest.mark.parametrize("version", [None, "two", [1], -1, 1.5, True, 2**63])
+def test_label_that_points_to_no_number_is_refused(source: Path, version: Any) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "version_labels": {"stable": version}}])
+    assert text == f"model MLP: version_labels: label stable points to {version!r}, which is no version number"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (None, LATEST),
+        ({}, LATEST),
+        ({"latest": None}, None),
+        ({"latest": {}}, LATEST),
+        ({"latest": {"num_versions": 2}}, {"latest": {"num_versions": 2}}),
+        ({"latest": {"num_versions": "2"}}, {"latest": {"num_versions": 2}}),
+        ({"latest": {"num_versions": 0}}, None),
+        ({"latest": {"num_versions": -1}}, None),
+        ({"latest": {"num_versions": "many"}}, None),
+        ({"all": {}}, {"all": {}}),
+        ({"all": {}, "latest": None, "specific": None}, {"all": {}}),
+        ({"specific": {"versions": [2, 1, 2]}}, {"specific": {"versions": [1, 2]}}),
+        ({"specific": {"versions": ["10", "9"]}}, {"specific": {"versions": [9, 10]}}),
+        ({"specific": {"versions": []}}, None),
+        ({"specific": {}}, None),
+        ({"latest": {}, "all": {}}, None),
+        ({"newest": {}}, None),
+    ],
+)
+def test_policy_is_read_or_refused(written: dict[str, Any] | None, read: dict[str, Any] | None) -> None:
+    if read is None:
+        with pytest.raises(ValueError, match=r"\w"):
+            read_policy(written)
+    else:
+        assert read_policy(written) == read
+
+
+@pytest.mark.parametrize(
+    ("policy", "served"),
+    [
+        (LATEST, [10]),
+        ({"latest": {"num_versions": 2}}, [9, 10]),
+        ({"latest": {"num_versions": 5}}, [1, 9, 10]),
+        ({"all": {}}, [1, 9, 10]),
+        ({"specific": {"versions": [1, 10, 11]}}, [1, 10]),
+    ],
+)
+def test_served_versions_follow_the_policy(policy: dict[str, Any], served: list[int]) -> None:
+    assert served_versions(policy, [10, 1, 9, 9]) == served
+    assert served_versions(policy, []) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels", "wanted"),
+    [
+        (LATEST, {"stable": 3}, []),
+        (LATEST, {"stable": 2}, ["label stable points to version 2, which is not served (served: version 3)"]),
+        ({"all": {}}, {"stable": 1, "canary": 3}, []),
+        ({"all": {}}, {"stable": 4}, ["label stable points to version 4, which is not served"]),
+        ({"specific": {"versions": [1, 2]}}, {"stable": 1}, []),
+        (
+            {"specific": {"versions": [1, 5, 6]}},
+            {},
+            ["versions 5, 6, but there will be versions 1, 2, 3 only"],
+        ),
+        ({"specific": {"versions": [1, 5]}}, {"a": 5, "b": 2}, ["asks for version 5", "label a", "label b"]),
+    ],
+)
+def test_policy_and_labels_must_be_fulfilled(policy: dict[str, Any], labels: dict[str, int], wanted: list[str]) -> None:
+    found = check_served(Model("MLP", {}, policy, labels), [1, 2, 3])
+    assert len(found) == len(wanted)
+    assert all(part in text for part, text in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("versions", "text"), [([], "versions (none)"), ([1], "version 1"), ({10, 9}, "versions 9, 10")]
+)
+def test_versions_are_told_as_text(versions: Any, text: str) -> None:
+    assert numbers(versions) == text

@@ -1,0 +1,240 @@
+"""Which directories the server reads as versions, which are whole SavedModels, and how two are told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from saved_model_files import CONSTANT_GRAPH, make_saved_model
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_saved_model(tmp_path / "1", shards=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("0", 0),
+        ("1", 1),
+        ("001", 1),
+        ("1584123456", 1584123456),
+        (str(2**63 - 1), 2**63 - 1),
+        (str(2**63), None),
+        ("+1", None),
+        ("-1", None),
+        ("1.0", None),
+        ("1 ", None),
+        ("1\n", None),
+        ("1_000", None),
+        ("0x1", None),
+        ("v1", None),
+        ("", None),
+        ("١", None),
+        ("²", None),
+        (".staging-1", None),
+    ],
+)
+def test_version_is_read_from_a_directory_name(name: str, version: int | None) -> None:
+    assert saved_model.parse_version(name) == version
+
+
+def test_staging_and_manifest_are_no_versions_to_the_server() -> None:
+    for name in (saved_model.STAGING_NAME, saved_model.MANIFEST_NAME):
+        assert saved_model.parse_version(name.format(version=1)) is None
+
+
+def test_published_versions_are_the_numbered_directories(tmp_path: Path) -> None:
+    for name in ("1", "002", "10", "tmp", ".staging-3"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "4").write_text("a file")
+    assert saved_model.published_versions(tmp_path) == {1: "1", 2: "002", 10: "10"}
+
+
+def test_missing_base_path_has_no_versions(tmp_path: Path) -> None:
+    assert saved_model.published_versions(tmp_path / "none") == {}
+
+
+def test_source_versions_are_listed_by_number(tmp_path: Path) -> None:
+    for name in ("2", "010", ".git"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".DS_Store").touch()
+    assert saved_model.source_versions(tmp_path) == {2: tmp_path / "2", 10: tmp_path / "010"}
+
+
+def test_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SavedModelError, match="none is not a directory"):
+        saved_model.source_versions(tmp_path / "none")
+
+
+@pytest.mark.parametrize("hidden", [[], [".keep"]])
+def test_source_without_versions_is_refused(tmp_path: Path, hidden: list[str]) -> None:
+    for name in hidden:
+        (tmp_path / name).touch()
+    with pytest.raises(SavedModelError, match="has no version directory"):
+        saved_model.source_versions(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["latest", "1.0", "v2", "-1", str(2**63)])
+def test_source_with_anything_but_versions_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / name).mkdir()
+    with pytest.raises(SavedModelError, match="is not a version"):
+        saved_model.source_versions(tmp_path)
+
+
+def test_source_with_a_numbered_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1").touch()
+    with pytest.raises(SavedModelError, match="is not a version"):
+        saved_model.source_versions(tmp_path)
+
+
+def test_source_with_one_version_under_two_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "001").mkdir()
+    with pytest.raises(SavedModelError, match="are both version 1"):
+        saved_model.source_versions(tmp_path)
+
+
+def test_whole_saved_model_passes(model: Path) -> None:
+    saved_model.check_saved_model(model)
+
+
+def test_graph_as_text_passes(model: Path) -> None:
+    (model / "saved_model.pb").rename(model / "saved_model.pbtxt")
+    saved_model.check_saved_model(model)
+
+
+def test_graph_without_variables_needs_none(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(CONSTANT_GRAPH)
+    saved_model.check_saved_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lost", "complaint"),
+    [
+        ("saved_model.pb", "is not a SavedModel: it has no saved_model.pb"),
+        ("variables", "variables/variables.index is missing"),
+        ("variables/variables.index", "variables/variables.index is missing"),
+        ("variables/variables.data-00000-of-00003", "variables/variables.data-00000-of-00003 is missing"),
+        ("variables/variables.data-00001-of-00003", "variables/variables.data-00001-of-00003 is missing"),
+        ("variables/variables.data-00002-of-00003", "variables/variables.data-00002-of-00003 is missing"),
+        ("variables/variables.data-*", "has no variables.data-?????-of-????? shard"),
+    ],
+)
+def test_incomplete_saved_model_is_refused(model: Path, lost: str, complaint: str) -> None:
+    for path in list(model.glob(lost)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    with pytest.raises(SavedModelError) as error:
+        saved_model.check_saved_model(model)
+    assert complaint in str(error.value)
+
+
+def test_shards_of_different_sets_are_refused(model: Path) -> None:
+    (model / "variables" / "variables.data-00000-of-00001").touch()
+    with pytest.raises(SavedModelError, match="shards of different sets"):
+        saved_model.check_saved_model(model)
+
+
+def test_temporary_files_of_an_export_are_no_shards(model: Path) -> None:
+    (model / "variables" / "variables.data-00002-of-00003").rename(
+        model / "variables" / "variables.data-00002-of-00003.tempstate123"
+    )
+    with pytest.raises(SavedModelError, match="variables.data-00002-of-00003 is missing"):
+        saved_model.check_saved_model(model)
+
+
+def test_every_file_is_listed_with_size_and_time(model: Path) -> None:
+    os.utime(model / "saved_model.pb", ns=(0, 1_700_000_000_123_456_789))
+    (model / "assets" / ".hidden").touch()
+    files = saved_model.list_files(model)
+    shards = [f"variables/variables.data-0000{index}-of-00003" for index in range(3)]
+    others = ["assets/.hidden", "assets/words.txt", "saved_model.pb", "variables/variables.index"]
+    assert sorted(files) == [*others[:3], *shards, others[3]]
+    size = (model / "saved_model.pb").stat().st_size
+    assert files["saved_model.pb"] == {"size": size, "mtime_ns": 1_700_000_000_123_456_789}
+    assert saved_model.total_bytes(files) == sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("target", ["saved_model.pb", "assets", "missing", "/etc/passwd"])
+def test_symlinks_are_refused(model: Path, target: str) -> None:
+    (model / "link").symlink_to(target)
+    with pytest.raises(SavedModelError, match="link is a symbolic link"):
+        saved_model.list_files(model)
+
+
+def test_fifos_are_refused(model: Path) -> None:
+    os.mkfifo(model / "assets" / "pipe")
+    with pytest.raises(SavedModelError, match="pipe is neither a file nor a directory"):
+        saved_model.list_files(model)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"], ids=["Latin-1", "newline"])
+def test_name_that_is_not_printable_utf8_is_refused(model: Path, name: bytes) -> None:
+    (model / os.fsdecode(name)).touch()
+    with pytest.raises(SavedModelError, match="UTF-8"):
+        saved_model.list_files(model)
+
+
+def test_missing_directory_has_no_empty_list_of_files(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="none"):
+        saved_model.list_files(tmp_path / "none")
+
+
+def test_digests_are_of_the_content(model: Path) -> None:
+    files = saved_model.add_digests(model, saved_model.list_files(model))
+    assert files["assets/words.txt"]["sha256"] == hashlib.sha256(b"one\n").hexdigest()
+    assert all(set(facts) == {"size", "mtime_ns", "sha256"} for facts in files.values())
+
+
+def stamp_and_digest(model: Path) -> tuple[str, str]:
+    files = saved_model.list_files(model)
+    return saved_model.tree_stamp(files), saved_model.tree_digest(saved_model.add_digests(model, files))
+
+
+def test_copy_with_its_times_has_the_same_stamp_and_digest(model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")  # keeps the times, as rsync --archive does
+    assert stamp_and_digest(copy) == stamp_and_digest(model)
+
+
+def test_touched_file_changes_the_stamp_and_not_the_digest(model: Path) -> None:
+    stamp, digest = stamp_and_digest(model)
+    os.utime(model / "saved_model.pb", ns=(0, 1))
+    assert stamp_and_digest(model)[0] != stamp
+    assert stamp_and_digest(model)[1] == digest
+
+
+@pytest.mark.parametrize("change", ["content", "renamed", "added", "removed", "swapped"])
+def test_changed_tree_has_another_digest(model: Path, change: str) -> None:
+    _, digest = stamp_and_digest(model)
+    words, graph = model / "assets" / "words.txt", model / "saved_model.pb"
+    if change == "content":
+        words.write_text("two\n")
+    elif change == "renamed":
+        words.rename(model / "words.txt")
+    elif change == "added":
+        (model / "empty").touch()
+    elif change == "removed":
+        words.unlink()
+    else:
+        first, second = words.read_bytes(), graph.read_bytes()
+        words.write_bytes(second)
+        graph.write_bytes(first)
+    assert stamp_and_digest(model)[1] != digest
+
+
+def test_stamp_and_digest_do_not_depend_on_the_order_of_listing(model: Path) -> None:
+    files = saved_model.add_digests(model, saved_model.list_files(model))
+    backwards = dict(reversed(list(files.items())))
+    assert saved_model.tree_digest(backwards) == saved_model.tree_digest(files)
+    assert saved_model.tree_stamp(backwards) == saved_model.tree_stamp(files)
