@@ -74,33 +74,55 @@ def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
         name = str(entry["name"])
         if not _NAME.fullmatch(name):
             problems.append(f"model name {name!r}: use letters, digits, _ . and -, and begin with none of the last two")
-        try:
-            models.append(_read_entry(entry))
-        except (SavedModelError, ValueError) as error:
-            problems.append(f"model {name}: {error}")
+        model, found = _read_entry(entry)
+        models.append(model)
+        problems += (f"model {name}: {text}" for text in found)
     if problems:
         raise CatalogError(problems)
     return models
 
 
-def _read_entry(entry: dict[str, Any]) -> Model:
-    policy, labels = read_policy(entry.get("model_version_policy")), _read_labels(entry.get("version_labels") or {})
+def _read_entry(entry: dict[str, Any]) -> tuple[Model, list[str]]:
+    """Return an entry as far as it can be read, and all that is wrong with it."""
+    problems: list[str] = []
+    policy: dict[str, Any] = {}
+    labels: dict[str, int] = {}
+    sources: dict[int, Path] = {}
+    try:
+        policy = read_policy(entry.get("model_version_policy"))
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        labels = _read_labels(entry.get("version_labels") or {})
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        sources = _read_sources(entry)
+    except (SavedModelError, ValueError) as error:
+        problems.append(str(error))
+    for path in sources.values():
+        try:
+            check_saved_model(path)
+            list_files(path)  # refuses links
+        except SavedModelError as error:
+            problems.append(str(error))
+    return Model(name=str(entry["name"]), sources=sources, policy=policy, labels=labels), problems
+
+
+def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
     sources = source_versions(Path(entry["source"]).expanduser())
     wanted = entry.get("versions")
-    if wanted == []:
+    if wanted is None:
+        return sources
+    if not wanted:
         raise ValueError("versions is empty; leave it out to publish all of them")
-    if wanted:
-        missing = sorted(set(wanted) - set(sources))
-        if missing:
-            raise SavedModelError(
-                f"versions lists {numbers(missing)}, but {entry['source']} has {numbers(sources)}; "
-                "export it or take it from the list"
-            )
-        sources = {version: sources[version] for version in sorted(wanted)}
-    for path in sources.values():
-        check_saved_model(path)
-        list_files(path)  # refuses links
-    return Model(name=str(entry["name"]), sources=sources, policy=policy, labels=labels)
+    missing = sorted(set(wanted) - set(sources))
+    if missing:
+        raise SavedModelError(
+            f"versions lists {numbers(missing)}, but {entry['source']} has {numbers(sources)}; "
+            "export it or take it from the list"
+        )
+    return {version: sources[version] for version in sorted(wanted)}
 
 
 def _read_labels(labels: dict[str, Any]) -> dict[str, int]:

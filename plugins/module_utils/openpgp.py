@@ -18,8 +18,7 @@ _ARMOUR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n"
     rb"(?:[^\r\n:]+:[^\r\n]*\r?\n)*"  # armour headers such as "Version: ..."
     rb"[ \t]*\r?\n"
-    rb"(?P<body>[A-Za-z0-9+/=\s]+?)"
-    rb"(?:\r?\n=[A-Za-z0-9+/]{4})?\s*"  # the optional CRC-24, which RFC 9580 says to ignore
+    rb"(?P<body>[^-]*)"  # one plain class, so that no answer of a server makes the search slow
     rb"-----END PGP PUBLIC KEY BLOCK-----"
 )
 
@@ -39,9 +38,15 @@ def dearmor(data: bytes) -> bytes:
     if not blocks:
         raise OpenPGPError("neither a binary nor an ASCII-armoured OpenPGP public key")
     try:
-        return b"".join(base64.b64decode(re.sub(rb"\s", b"", block["body"]), validate=True) for block in blocks)
+        return b"".join(_decode(block["body"].split()) for block in blocks)
     except binascii.Error as error:
         raise OpenPGPError(f"broken ASCII armour: {error}") from error
+
+
+def _decode(lines: list[bytes]) -> bytes:
+    if lines and re.fullmatch(rb"=[A-Za-z0-9+/]{4}", lines[-1]):
+        lines = lines[:-1]  # the optional CRC-24, which RFC 9580 says to ignore
+    return base64.b64decode(b"".join(lines), validate=True)
 
 
 def packets(data: bytes) -> list[tuple[int, bytes]]:
@@ -63,7 +68,7 @@ def packets(data: bytes) -> list[tuple[int, bytes]]:
         except IndexError as error:
             raise OpenPGPError(f"unreadable packet length at byte {position}") from error
         body = data[start : start + length]
-        if len(body) != length:
+        if start > len(data) or len(body) != length:
             raise OpenPGPError(f"packet at byte {position} is cut short")
         found.append((tag, body))
         position = start + length

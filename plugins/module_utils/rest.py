@@ -8,8 +8,10 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, Callable, TypeVar
 from urllib.parse import quote
+
+T = TypeVar("T")
 
 REST_ARGUMENTS: dict[str, dict[str, Any]] = {
     "host": {"type": "str", "default": "127.0.0.1"},
@@ -42,24 +44,29 @@ class ServingClient:
 
     def status(self, model: str) -> dict[int, dict[str, str]]:
         """Return {version: {state, error_code, error_message}} of a model; unloaded versions stay, as END."""
-        answer = self._request(quote(model))
-        return {int(one["version"]): dict(one["status"], state=one["state"]) for one in answer["model_version_status"]}
+        return self._request(
+            lambda answer: {
+                int(one["version"]): dict(one["status"], state=one["state"]) for one in answer["model_version_status"]
+            },
+            quote(model),
+        )
 
     def predict(self, model: str, version: int | None, signature_name: str, instances: list[Any]) -> list[Any]:
         """Return one prediction for each instance, in row form."""
         path = quote(model) + (f"/versions/{version}" if version is not None else "") + ":predict"
-        answer = self._request(path, {"signature_name": signature_name, "instances": instances})
-        return list(answer["predictions"])
+        body = {"signature_name": signature_name, "instances": instances}
+        return self._request(lambda answer: list(answer["predictions"]), path, body)
 
-    def _request(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _request(self, read: Callable[[Any], T], path: str, body: dict[str, Any] | None = None) -> T:
+        """Return what read makes of the JSON that is answered."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310
         try:
             with self._opener.open(request, timeout=self._timeout_seconds) as answer:
-                return dict(json.load(answer))
+                return read(json.load(answer))
         except urllib.error.HTTPError as error:
             raise ServingError(error.code, _error_text(error)) from error
-        except (http.client.HTTPException, ValueError) as error:
+        except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             raise ConnectionError(f"what answers at {self.url} is not TensorFlow Serving: {error!r}") from error
 
 
@@ -67,7 +74,7 @@ def _error_text(error: urllib.error.HTTPError) -> str:
     """Return the server's words from {"error": "..."}, or what HTTP says where there are none."""
     try:
         return str(json.load(error)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
         return f"HTTP {error.code} {error.reason}"
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, NoReturn
 
 # One file of a SavedModel: {"size": bytes, "mtime_ns": nanoseconds since the epoch, "sha256": hex digest}, the digest
 # only where it was asked for.
@@ -114,9 +114,11 @@ def list_files(path: Path) -> Files:
     else on the host, and devices and sockets are no part of a model.
     """
     files: Files = {}
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_raise):
         for name in folders + names:
             entry = Path(folder, name)
+            if not name.isprintable():
+                raise SavedModelError(f"{str(entry)!r}: file names must be printable UTF-8")
             status = entry.lstat()
             if stat.S_ISREG(status.st_mode):
                 files[entry.relative_to(path).as_posix()] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -124,6 +126,10 @@ def list_files(path: Path) -> Files:
                 kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
                 raise SavedModelError(f"{entry} is {kind}; a version holds regular files only; copy in what it needs")
     return files
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def add_digests(path: Path, files: Files) -> Files:

@@ -93,9 +93,10 @@ def fetch(url: str, proxy: str | None, timeout_seconds: int) -> bytes:
 
 
 def stored_fingerprints(path: Path) -> list[str]:
-    """Return the fingerprints in a keyring; none where it is missing or unreadable."""
+    """Return the fingerprints in a keyring; none where it is missing, unreadable or armoured, which apt ignores."""
     try:
-        return primary_fingerprints(path.read_bytes())
+        data = path.read_bytes()
+        return primary_fingerprints(data) if dearmor(data) == data else []
     except (OSError, OpenPGPError):
         return []
 

@@ -112,6 +112,9 @@ def publish(model_path: Path, staging: Path, version: int, files: Files, group_i
     Raises SavedModelError when what arrived is not what was sent; files that differ are then deleted, so that the
     next run transfers them again.
     """
+    published = model_path / str(version)
+    if published.exists():
+        raise SavedModelError(f"{published} is there already; a published version is never changed")
     # Root's first, from the top down: whoever filled it cannot reach it any more when it is checked.
     os.chown(staging, 0, 0)
     staging.chmod(0o700)
@@ -124,7 +127,7 @@ def publish(model_path: Path, staging: Path, version: int, files: Files, group_i
         entry.chmod(DIRECTORY_MODE if entry.is_dir() else FILE_MODE)
         _fsync(entry)
     _write_manifest(model_path / MANIFEST_NAME.format(version=version), files)
-    os.rename(staging, model_path / str(version))  # noqa: PTH104 - the one system call that everything here prepares
+    os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
     _fsync(model_path)
 
 

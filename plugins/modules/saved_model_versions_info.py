@@ -69,7 +69,7 @@ def read_manifest(model_path: Path, version: int) -> dict[str, Any]:
     try:
         manifest = json.loads((model_path / MANIFEST_NAME.format(version=version)).read_text())
         return {"digest": manifest["digest"], "stamp": manifest["stamp"]}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {"digest": None, "stamp": None}
 
 
