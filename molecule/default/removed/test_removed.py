@@ -1,4 +1,4 @@
-"""remove.yml leaves a host as it was before serving.yml."""
+"""remove.yml leaves nothing of serving.yml on a host but Debian's rsync."""
 
 import pytest
 

@@ -16,6 +16,7 @@ import engine  # noqa: E402
 import lab  # noqa: E402
 import machine  # noqa: E402
 import repository  # noqa: E402
+import upstream  # noqa: E402
 from command import LabError, run  # noqa: E402
 from engine import CgroupLayout  # noqa: E402
 
@@ -92,3 +93,15 @@ def test_packages_of_the_same_sources_are_the_same_bytes(tmp_path: Path) -> None
         repository.build_package(sources, "tensorflow-model-server", "2.19.1", scratch / "pool", scratch)
         packages.append((scratch / "pool" / "tensorflow-model-server_2.19.1_all.deb").read_bytes())
     assert packages[0] == packages[1]
+
+
+def test_upstream_that_cannot_be_reached_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = tmp_path / "upstream.yml"
+    variables.write_text("---\ntfserving_apt_uri: http://127.0.0.1:1/apt\n")
+    monkeypatch.setattr(upstream, "VARIABLES", variables)
+    assert upstream.main() == 1
+    told = capsys.readouterr().err
+    assert "http://127.0.0.1:1/apt/dists/stable/InRelease cannot be reached" in told
+    assert "Unset TFSERVING_UPSTREAM" in told
