@@ -16,10 +16,10 @@ ifdef TFSERVING_UPSTREAM
 SERVING_VARIABLES := -e @tests/lab/upstream.yml
 endif
 
-.PHONY: help serve status test lint unit molecule packages lab models build lock clean
+.PHONY: help serve status test lint unit molecule e2e packages lab models build lock clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 serve: lab models ## Bring up the lab, serve the two example models on it and print predictions
 ifdef TFSERVING_UPSTREAM
@@ -31,7 +31,7 @@ endif
 status: .venv/installed ## Print what the lab's hosts serve
 	ansible-playbook -i inventories/lab playbooks/status.yml
 
-test: lab-packages lint unit molecule ## Check everything that this project promises
+test: lab-packages lint unit molecule e2e ## Check everything that this project promises
 
 lint: .venv/installed ## Run the linters and type checkers
 	yamllint --strict -c .config/yamllint.yml .
@@ -48,6 +48,9 @@ unit: .venv/installed ## Run the unit tests: plugins, lab, lab model server, exa
 
 molecule: lab-packages models ## Run every molecule scenario on fresh lab hosts
 	molecule test --all
+
+e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
+	pytest tests/e2e
 
 packages: lab-packages .venv/installed ## Install what the lab needs: OS packages when root, and .venv
 

@@ -11,6 +11,7 @@ version_added: 0.1.0
 description:
   - Asks C(GET /v1/models/NAME) for every model. A server that does not answer is a result, not a failure.
 extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
   - modelops.tensorflow_serving.rest
 options:
   models:
@@ -18,13 +19,6 @@ options:
     type: list
     elements: str
     required: true
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs the same in check mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
 author:
   - The modelops.tensorflow_serving authors
 """

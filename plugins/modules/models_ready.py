@@ -15,6 +15,7 @@ description:
   - Fails before the deadline when a version is END with an error, or the unit has failed or keeps exiting.
     The failure shows the server's own words.
 extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
   - modelops.tensorflow_serving.catalog
   - modelops.tensorflow_serving.rest
 options:
@@ -30,13 +31,6 @@ options:
     description: How long to wait.
     type: int
     default: 300
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs the same in check mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
 author:
   - The modelops.tensorflow_serving authors
 """

@@ -12,6 +12,7 @@ description:
   - Sends C(POST /v1/models/NAME/versions/N:predict) with the instances in row form.
   - The answer does not say which version gave it, so a version is always asked for by number.
 extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
   - modelops.tensorflow_serving.rest
 options:
   model:
@@ -35,13 +36,6 @@ options:
     description: Shape of one instance, such as V([28, 28, 1]), where they have as many values in another shape.
     type: list
     elements: int
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs the same in check mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
 author:
   - The modelops.tensorflow_serving authors
 """

@@ -12,6 +12,8 @@ description:
   - Lists, for each model, the version directories that TensorFlow Serving sees under the model's base path, and what
     M(modelops.tensorflow_serving.saved_models) recorded when it published them.
   - A model without a base path or without a version is listed with no versions.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
 options:
   base_path:
     description: Directory with one directory per model.
@@ -22,13 +24,6 @@ options:
     type: list
     elements: str
     required: true
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs the same in check mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
 author:
   - The modelops.tensorflow_serving authors
 seealso:

@@ -12,6 +12,8 @@ short_description: Print an aligned table
 version_added: 0.1.0
 description:
   - Prints rows as a table between the lines of the play, whatever the callback, on the controller.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
 options:
   title:
     description: A line above the table.
@@ -26,13 +28,6 @@ options:
     type: list
     elements: dict
     required: true
-attributes:
-  check_mode:
-    description: Changes nothing, so it prints the same in check mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
 author:
   - The modelops.tensorflow_serving authors
 """

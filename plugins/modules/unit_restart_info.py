@@ -13,6 +13,8 @@ description:
     instead. A service needs a restart when its unit file, one of its drop-ins or one of O(files) was changed after
     its main process started, or when systemd has not read the unit file since it was changed.
   - A service that does not run needs none; it reads its files when it starts.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
 options:
   name:
     description: The unit.
@@ -23,13 +25,6 @@ options:
     type: list
     elements: path
     default: []
-attributes:
-  check_mode:
-    description: Changes nothing, so it runs the same in check mode.
-    support: full
-  diff_mode:
-    description: There is nothing to show.
-    support: none
 author:
   - The modelops.tensorflow_serving authors
 """

@@ -52,13 +52,14 @@ def accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> Captured:
 
 
 def documented(name: str) -> dict[str, Any]:
-    """Return DOCUMENTATION of a module with the options of its fragments."""
+    """Return DOCUMENTATION of a module with the options and attributes of its fragments."""
     text: dict[str, Any] = yaml.safe_load(load("modules", name).DOCUMENTATION)
     for fragment in text.get("extends_documentation_fragment", []):
         short = fragment.removeprefix(f"{COLLECTION}.")
-        options = yaml.safe_load(load("doc_fragments", short).ModuleDocFragment.DOCUMENTATION)["options"]
-        assert not set(options) & set(text["options"])
-        text["options"] |= options
+        shared = yaml.safe_load(load("doc_fragments", short).ModuleDocFragment.DOCUMENTATION)
+        for part, entries in shared.items():
+            assert not set(entries) & set(text.get(part, {}))
+            text[part] = {**text.get(part, {}), **entries}
     return text
 
 

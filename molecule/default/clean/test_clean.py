@@ -1,4 +1,4 @@
-"""remove.yml leaves nothing of serving.yml on a host but Debian's rsync."""
+"""A host without a trace: after check mode on a fresh one, and after remove.yml (which leaves Debian's rsync)."""
 
 import pytest
 
@@ -16,17 +16,17 @@ import pytest
         "/var/lib/tensorflow-serving",
     ],
 )
-def test_no_file_is_left(host, path):
+def test_no_file_is_there(host, path):
     assert not host.file(path).exists
     assert not host.file(path).is_symlink
 
 
-def test_no_user_is_left(host):
+def test_no_user_is_there(host):
     assert not host.user("tfserving").exists
     assert not host.group("tfserving").exists
 
 
-def test_package_is_purged_and_apt_does_not_know_it(host):
+def test_package_is_not_installed_and_apt_does_not_know_it(host):
     assert not host.package("tensorflow-model-server").is_installed
     assert host.check_output("apt-cache madison tensorflow-model-server") == ""
 
