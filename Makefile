@@ -13,6 +13,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
 export SSL_CERT_FILE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt) $(PIP_CERT))
 
 ifdef TFSERVING_UPSTREAM
+UPSTREAM := upstream
 SERVING_VARIABLES := -e @tests/lab/upstream.yml
 endif
 
@@ -21,12 +22,13 @@ endif
 help: ## List the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-serve: lab models ## Bring up the lab, serve the two example models on it and print predictions
-ifdef TFSERVING_UPSTREAM
-	python3 tests/lab/upstream.py
-endif
+serve: $(UPSTREAM) lab models ## Bring up the lab, serve the two example models on it and print predictions
 	ansible-playbook -i inventories/lab playbooks/serving.yml $(SERVING_VARIABLES)
 	ansible-playbook -i inventories/lab playbooks/predict.yml
+
+.PHONY: upstream
+upstream:
+	python3 tests/lab/upstream.py
 
 status: .venv/installed ## Print what the lab's hosts serve
 	ansible-playbook -i inventories/lab playbooks/status.yml

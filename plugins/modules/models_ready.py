@@ -75,7 +75,10 @@ POLL_SECONDS = 0.5
 # A version that failed, was removed and came back says END with the old error until the server's next poll.
 SETTLE_SECONDS = 5.0
 MAX_RESTARTS = 2
-JOURNAL_LINES = 20
+JOURNAL_LINES = 500
+SHOWN_LINES = 20
+# Logged at every look at models.config, for every model.
+CHATTER = "I tensorflow_serving/model_servers/server_core.cc"
 
 
 def missing_versions(client: ServingClient, expected: dict[str, list[int]]) -> tuple[list[str], list[str]]:
@@ -115,7 +118,8 @@ def fail(module: AnsibleModule, message: str) -> NoReturn:
     unit = module.params["unit"]
     command = ["journalctl", f"--unit={unit}", f"--lines={JOURNAL_LINES}", "--output=cat", "--no-pager"]
     _, journal, _ = module.run_command(command)
-    module.fail_json(msg=f"{message}\nThe last lines of journalctl --unit={unit}:\n{journal.rstrip()}")
+    lines = [line for line in journal.splitlines() if CHATTER not in line][-SHOWN_LINES:]
+    module.fail_json(msg="\n".join([message, f"The last lines of journalctl --unit={unit}, without chatter:", *lines]))
     raise AssertionError("fail_json exits")
 
 

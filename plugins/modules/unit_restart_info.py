@@ -59,6 +59,8 @@ newer_files:
 
 import os
 import time
+from pathlib import Path
+from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -68,9 +70,14 @@ PROPERTIES = (
     "MainPID",
     "ExecMainStartTimestampMonotonic",
     "FragmentPath",
-    "DropInPaths",
     "NeedDaemonReload",
 )
+UNIT_PATHS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+
+
+def drop_ins(name: str, unit_paths: Sequence[str] = UNIT_PATHS) -> list[str]:
+    """Return the drop-ins of a unit that lie on disk; systemd itself names only those that it has read already."""
+    return sorted(str(path) for folder in unit_paths for path in Path(folder, f"{name}.d").glob("*.conf"))
 
 
 def newer_than(started: float, files: list[str]) -> list[str]:
@@ -105,7 +112,7 @@ def main() -> None:
     if active:
         # Monotonic, as the wall clock may have been set since; in microseconds.
         age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ExecMainStartTimestampMonotonic"]) / 1e6
-        files = [unit["FragmentPath"], *unit["DropInPaths"].split(), *module.params["files"]]
+        files = [unit["FragmentPath"], *drop_ins(module.params["name"]), *module.params["files"]]
         newer = newer_than(time.time() - age, files)
     module.exit_json(
         changed=False,

@@ -67,7 +67,6 @@ def show(monkeypatch: pytest.MonkeyPatch, **properties: object) -> None:
         "MainPID": 7,
         "ExecMainStartTimestampMonotonic": 0,
         "FragmentPath": "",
-        "DropInPaths": "",
         "NeedDaemonReload": "no",
     }
     output = "".join(f"{name}={value}\n" for name, value in (unit | properties).items())
@@ -81,19 +80,23 @@ def monotonic_microseconds() -> int:
 def test_unit_older_than_its_files_needs_a_restart(
     monkeypatch: pytest.MonkeyPatch, run_module: RunModule, tmp_path: Path
 ) -> None:
-    paths = [str(tmp_path / name) for name in ("unit", "a.conf", "b.conf", "program")]
-    started = monotonic_microseconds() - 60_000_000
+    paths = [str(tmp_path / name) for name in ("unit", "program")]
     for path in paths:
         Path(path).touch()
-    show(
-        monkeypatch,
-        ExecMainStartTimestampMonotonic=started,
-        FragmentPath=paths[0],
-        DropInPaths=" ".join(paths[1:3]),
-    )
-    result = run_module(unit_restart_info, check=True, name="serving.service", files=[paths[3], "/no/such/file"])
+    started = monotonic_microseconds() - 60_000_000
+    show(monkeypatch, ExecMainStartTimestampMonotonic=started, FragmentPath=paths[0])
+    result = run_module(unit_restart_info, check=True, name="serving.service", files=[paths[1], "/no/such/file"])
     del result["invocation"]
     assert result == {"changed": False, "exists": True, "active": True, "restart_needed": True, "newer_files": paths}
+
+
+def test_drop_ins_are_looked_for_on_disk_because_systemd_names_only_what_it_has_read(tmp_path: Path) -> None:
+    folders = [tmp_path / "etc", tmp_path / "run"]
+    for folder, name in ((folders[0], "b.conf"), (folders[1], "a.conf"), (folders[1], "no drop-in")):
+        (folder / "serving.service.d").mkdir(parents=True, exist_ok=True)
+        (folder / "serving.service.d" / name).touch()
+    found = unit_restart_info.drop_ins("serving.service", [str(folder) for folder in (*folders, tmp_path / "absent")])
+    assert found == [str(tmp_path / "etc/serving.service.d/b.conf"), str(tmp_path / "run/serving.service.d/a.conf")]
 
 
 def test_unit_younger_than_its_files_needs_no_restart(
