@@ -25,7 +25,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     Files,
     SavedModelError,
     add_digests,
-    list_files,
     total_bytes,
     tree_digest,
     tree_stamp,
@@ -84,14 +83,14 @@ class ActionModule(ActionBase):
         return result
 
     def _plan(self, models: list[Model], present: dict[str, Any]) -> list[Transfer]:
-        """Return what the host lacks. Raises CatalogError or SavedModelError for what must not be published."""
+        """Return what the host lacks. Raises CatalogError for what must not be published."""
         problems: list[str] = []
         transfers: list[Transfer] = []
         for model in models:
             on_host = {int(version): facts for version, facts in present[model.name].items()}
             problems += check_served(model, {*on_host, *model.sources})
             for version, source in model.sources.items():
-                files = list_files(source)
+                files = model.files[version]
                 if version not in on_host:
                     transfers.append(Transfer(model.name, version, source, files))
                 elif on_host[version]["stamp"] is None:

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    Files,
     SavedModelError,
     check_saved_model,
     list_files,
@@ -50,12 +51,16 @@ class CatalogError(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """One entry of the catalogue, with the versions of its source: {version: directory on the controller}."""
+    """One entry of the catalogue, with the versions of its source and their files.
+
+    sources is {version: directory on the controller}, files is {version: what list_files says of that directory}.
+    """
 
     name: str
     sources: dict[int, Path]
     policy: dict[str, Any]
     labels: dict[str, int]
+    files: dict[int, Files] = field(default_factory=dict, compare=False)
 
 
 def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
@@ -88,6 +93,7 @@ def _read_entry(entry: dict[str, Any]) -> tuple[Model, list[str]]:
     policy: dict[str, Any] = {}
     labels: dict[str, int] = {}
     sources: dict[int, Path] = {}
+    files: dict[int, Files] = {}
     try:
         policy = read_policy(entry.get("model_version_policy"))
     except ValueError as error:
@@ -100,13 +106,13 @@ def _read_entry(entry: dict[str, Any]) -> tuple[Model, list[str]]:
         sources = _read_sources(entry)
     except (SavedModelError, ValueError) as error:
         problems.append(str(error))
-    for path in sources.values():
+    for version, path in sources.items():
         try:
             check_saved_model(path)
-            list_files(path)  # refuses links
+            files[version] = list_files(path)
         except SavedModelError as error:
             problems.append(str(error))
-    return Model(name=str(entry["name"]), sources=sources, policy=policy, labels=labels), problems
+    return Model(str(entry["name"]), sources, policy, labels, files), problems
 
 
 def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:

@@ -70,6 +70,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest i
     reason,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import published_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
 
 POLL_SECONDS = 0.5
 # A version that failed, was removed and came back says END with the old error until the server's next poll.
@@ -107,9 +108,7 @@ def missing_versions(client: ServingClient, expected: dict[str, list[int]]) -> t
 
 def unit_state(module: AnsibleModule) -> tuple[str, int]:
     """Return ActiveState of the unit and how often systemd has restarted it by itself."""
-    show = ["systemctl", "show", "--property=ActiveState,NRestarts", module.params["unit"]]
-    _, output, _ = module.run_command(show, check_rc=True)
-    unit = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    unit = unit_properties(module, module.params["unit"], "ActiveState", "NRestarts")
     return unit["ActiveState"], int(unit["NRestarts"])
 
 

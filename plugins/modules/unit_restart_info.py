@@ -64,6 +64,8 @@ from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
+
 PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -103,10 +105,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    _, output, _ = module.run_command(
-        ["systemctl", "show", f"--property={','.join(PROPERTIES)}", module.params["name"]], check_rc=True
-    )
-    unit = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    unit = unit_properties(module, module.params["name"], *PROPERTIES)
     newer: list[str] = []
     active = unit["ActiveState"] == "active" and unit["MainPID"] != "0"
     if active:

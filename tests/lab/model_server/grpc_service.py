@@ -62,13 +62,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Run a classification signature on tf.Examples."""
-        return self._counted(
-            "Classify", request.model_spec, context, lambda settings: self._classify(request, settings)
-        )
+        response = classification_pb2.ClassificationResponse()
+        return self._on_examples("Classify", inference.classify, request, response, context)
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Run a regression signature on tf.Examples."""
-        return self._counted("Regress", request.model_spec, context, lambda settings: self._regress(request, settings))
+        response = regression_pb2.RegressionResponse()
+        return self._on_examples("Regress", inference.regress, request, response, context)
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Run classification and regression signatures on the same tf.Examples."""
@@ -123,25 +123,21 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             response.outputs[name].CopyFrom(proto)
         return response
 
-    def _classify(self, request: Any, settings: inference.RunSettings) -> Any:
-        if not request.HasField("model_spec"):
-            raise status.invalid_argument("Missing ModelSpec")
+    def _on_examples(
+        self, api: str, infer: Callable[..., Any], request: Any, response: Any, context: grpc.ServicerContext
+    ) -> Any:
+        """Fill the response of a call that runs a signature on tf.Examples, inference.classify or .regress."""
         spec = request.model_spec
-        with self._core.handle(spec) as (servable_id, bundle):
-            result = inference.classify(bundle, spec.name, spec.signature_name, request.input, settings)
-        response = classification_pb2.ClassificationResponse(result=result)
-        _fill_model_spec(response.model_spec, spec, servable_id.version)
-        return response
 
-    def _regress(self, request: Any, settings: inference.RunSettings) -> Any:
-        if not request.HasField("model_spec"):
-            raise status.invalid_argument("Missing ModelSpec")
-        spec = request.model_spec
-        with self._core.handle(spec) as (servable_id, bundle):
-            result = inference.regress(bundle, spec.name, spec.signature_name, request.input, settings)
-        response = regression_pb2.RegressionResponse(result=result)
-        _fill_model_spec(response.model_spec, spec, servable_id.version)
-        return response
+        def work(settings: inference.RunSettings) -> Any:
+            if not request.HasField("model_spec"):
+                raise status.invalid_argument("Missing ModelSpec")
+            with self._core.handle(spec) as (servable_id, bundle):
+                response.result.CopyFrom(infer(bundle, spec.name, spec.signature_name, request.input, settings))
+            _fill_model_spec(response.model_spec, spec, servable_id.version)
+            return response
+
+        return self._counted(api, spec, context, work)
 
 
 def _fill_model_spec(answered: Any, asked: Any, version: int) -> None:
