@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import images
+import packages
 import repository
 import runtime
+import tls
 from command import LabError, Progress, digest, run, write_if_changed
 from engine import LABEL, Engine, can_be_started, is_alive
 from images import BOOKWORM, TRIXIE, Release
@@ -26,6 +28,7 @@ from images import BOOKWORM, TRIXIE, Release
 INSTANCE_LABEL = f"{LABEL}.instance"
 RECIPE_LABEL = f"{LABEL}.recipe"
 BOOT_SECONDS = 60
+LOOPBACK = "127.0.0.2"
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
@@ -38,14 +41,17 @@ class Host:
     last_octet: int
     serves_models: bool = True
     aliases: tuple[str, ...] = ()
+    # Names that no other host can resolve.
+    own_aliases: tuple[str, ...] = ()
 
 
 HOSTS = (
-    Host("infra", TRIXIE, 10, serves_models=False, aliases=("packages.lab", "proxy.lab")),
+    Host("infra", TRIXIE, 10, serves_models=False, aliases=("packages.lab", "proxy.lab"), own_aliases=("inside.lab",)),
     Host("debian12", BOOKWORM, 11),
     Host("debian13a", TRIXIE, 12),
     Host("debian13b", TRIXIE, 13),
 )
+INFRA = HOSTS[0]
 
 
 @dataclass(frozen=True)
@@ -98,9 +104,18 @@ class Instance:
         return self.directory / "known_hosts"
 
     @property
+    def infra_address(self) -> Path:
+        """The address of infra in one line, for the controller, which cannot resolve the lab's names."""
+        return self.directory / "infra.address"
+
+    @property
+    def certificate(self) -> tls.Certificate:
+        return tls.Certificate(self.directory / "tls")
+
+    @property
     def repository(self) -> repository.Repository:
         return repository.Repository(
-            sources=Path(__file__).parent / "model_server",
+            sources=packages.SOURCES,
             web=self.directory / "www",
             keys=self.directory / "gnupg",
         )
@@ -125,13 +140,14 @@ def up(engine: Engine, instance: Instance, progress: Progress) -> None:
         keys = dict(zip(HOSTS, pool.map(bring_up, HOSTS), strict=True))
     write_if_changed(instance.known_hosts, "".join(f"{addresses[host]} {key}\n" for host, key in keys.items()))
     write_if_changed(instance.ssh_config, ssh_config(instance, addresses))
+    write_if_changed(instance.infra_address, f"{addresses[INFRA]}\n")
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda host: wait_until_running(instance, host, progress), HOSTS))
     progress.say(f"{instance.name}: {len(HOSTS)} hosts running; ssh -F {instance.ssh_config} {HOSTS[1].name}")
 
 
 def build_inputs(engine: Engine, instance: Instance, progress: Progress) -> None:
-    """Images, TensorFlow runtimes, package repository and login key, side by side."""
+    """Images, TensorFlow runtimes, package repository, login key and certificate, side by side."""
     lab = instance.lab
     shutil.rmtree(lab.scratch, ignore_errors=True)
     lab.scratch.mkdir(parents=True)
@@ -159,6 +175,7 @@ def build_inputs(engine: Engine, instance: Instance, progress: Progress) -> None
             pool.submit(build_infra),
             pool.submit(repository.publish, instance.repository, progress),
             pool.submit(ensure_login_key, instance),
+            pool.submit(tls.ensure_certificate, instance.certificate),
         ]
     for done in work:
         done.result()
@@ -196,12 +213,13 @@ def container_options(engine: Engine, instance: Instance, host: Host, addresses:
     without the capability they fail with 226/NAMESPACE, and --privileged leaves systemd degraded.
     """
     names = [(name, addresses[other]) for other in HOSTS for name in (other.name, *other.aliases) if other != host]
-    own_names = [(name, addresses[host]) for name in host.aliases]
+    own_names = [(name, addresses[host]) for name in host.aliases] + [(name, LOOPBACK) for name in host.own_aliases]
     mounts = [f"{instance.key}.pub:/home/deploy/.ssh/authorized_keys:ro"]
     if host.serves_models:
         mounts.append(f"{runtime.directory(instance.lab.state, host.release)}:{runtime.MOUNT_POINT}:ro")
     else:
         mounts.append(f"{instance.repository.web}:/srv/www:ro")
+        mounts.append(f"{instance.certificate.directory}:/etc/nginx/tls:ro")
     return [
         "--systemd=always",
         "--cap-add=SYS_ADMIN",
@@ -228,7 +246,10 @@ def ensure_container(
     """Create the container, or replace it when it is not what the recipe says now, and start it."""
     container = instance.container(host)
     options = container_options(engine, instance, host, addresses)
-    mounted = runtime.recipe(instance.lab.requirements, host.release) if host.serves_models else ""
+    if host.serves_models:
+        mounted = runtime.recipe(instance.lab.requirements, host.release)
+    else:
+        mounted = instance.certificate.server.read_text()
     recipe = digest(*options, mounted)
     if existing:
         if existing["Labels"].get(RECIPE_LABEL) == recipe and is_alive(existing):

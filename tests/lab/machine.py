@@ -25,6 +25,7 @@ NEEDED: tuple[tuple[str, str], ...] = (
     ("apt-ftparchive", "apt-utils"),
     ("gpg", "gpg"),
     ("gpg-agent", "gpg-agent"),
+    ("openssl", "openssl"),
     ("ssh", "openssh-client"),
     ("rsync", "rsync"),
 )

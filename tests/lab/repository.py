@@ -1,52 +1,26 @@
-"""The package repository: two Debian packages in two versions, laid out and signed like TensorFlow Serving's own.
+"""Package repositories, laid out and signed like TensorFlow Serving's own.
 
-Google's repository has suite `stable`, one component per package, an index for amd64 only, and packages that own the
-same /usr/bin/tensorflow_model_server. The lab's packages carry the lab's model server (tests/lab/model_server).
+Google's repository has suite `stable`, one component per package and an index for amd64 only. Every instance has one
+of that kind with a key of its own; tests publish more beside it.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import keys
+import packages
 from command import LabError, Progress, digest, run, write_if_changed
-from runtime import MOUNT_POINT
+from keys import SigningKey
+from packages import COMPONENTS, Package
 
 NAME = "tensorflow-serving-apt"
 SUITE = "stable"
 PUBLIC_KEY = "tensorflow-serving.release.pub.gpg"
-COMPONENTS = ("tensorflow-model-server", "tensorflow-model-server-universal")
 VERSIONS = ("2.18.0", "2.19.1")
-LIBRARY = "/usr/lib/tensorflow-model-server"
-# Packages of the same sources are the same bytes: every file bears this time.
-SOURCE_DATE_EPOCH = 1_735_689_600
-
-LAUNCHER = f"""\
-#!/usr/bin/python3 -I
-import sys
-
-sys.path[:0] = ["{LIBRARY}", "{MOUNT_POINT}"]
-
-from model_server.__main__ import main
-
-sys.exit(main(sys.argv[1:]))
-"""
-POSTINST = f"""\
-#!/bin/sh
-set -e
-if [ "$1" = configure ]; then
-    py3compile {LIBRARY}
-fi
-"""
-PRERM = f"""\
-#!/bin/sh
-set -e
-find {LIBRARY} -depth -type d -name __pycache__ -exec rm -rf {{}} +
-"""
 
 
 @dataclass(frozen=True)
@@ -80,75 +54,62 @@ def publish(repository: Repository, progress: Progress) -> None:
     """Make the signing key once; build, index and sign the packages whenever their sources have changed."""
     if not (repository.sources / "__main__.py").is_file():
         raise LabError(f"no model server in {repository.sources}\nnext: git checkout -- {repository.sources}")
-    fingerprint = signing_key(repository)
+    key = signing_key(repository)
     files = list(source_files(repository.sources))
     names = [str(path.relative_to(repository.sources)) for path in files]
-    contents = [path.read_bytes() for path in files]
-    recipe = digest(Path(__file__).read_bytes(), fingerprint, *names, *contents)
+    code = [Path(__file__).with_name(name).read_bytes() for name in ("repository.py", "packages.py", "keys.py")]
+    recipe = digest(*code, key.fingerprint, *names, *(path.read_bytes() for path in files))
     written = repository.recipe_file
     if repository.root.is_dir() and written.is_file() and written.read_text() == recipe:
         return
-    repository.web.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=repository.keys.parent, prefix="repository-") as scratch:
-        fresh = Path(scratch) / NAME
-        for component in COMPONENTS:
-            for version in VERSIONS:
-                build_package(repository.sources, component, version, fresh / pool(component), Path(scratch))
-        index(fresh)
-        sign(repository, fingerprint, fresh)
-        fresh.chmod(0o755)
-        if repository.root.exists():
-            repository.root.rename(Path(scratch) / "old")
-        fresh.rename(repository.root)
+    publish_packages(repository.root, [*packages.servers(*VERSIONS), packages.intruder()], key, repository.sources)
     write_if_changed(written, recipe)
     progress.say(f"repository: published {' and '.join(VERSIONS)}")
 
 
-def pool(component: str) -> str:
-    return f"pool/{component}/t/{component}"
+def publish_packages(
+    root: Path,
+    offered: Sequence[Package],
+    key: SigningKey,
+    sources: Path = packages.SOURCES,
+    public_key: str | None = None,
+) -> None:
+    """Build, index and sign these packages, and show the repository at `root` at once, in place of an older one.
+
+    `public_key` is what the repository publishes as its key; by default the signing key as it is now.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the web server's directory, and so on the same file system but out of sight.
+    with tempfile.TemporaryDirectory(dir=root.parent.parent, prefix="repository-") as scratch:
+        fresh = Path(scratch) / "fresh"
+        for package in offered:
+            packages.build_package(package, fresh / pool(package), Path(scratch), sources)
+        index(fresh)
+        sign(key, fresh)
+        publish_key(fresh, public_key or key.public())
+        keys.stop_agent(key.home)
+        fresh.chmod(0o755)
+        if root.exists():
+            root.rename(Path(scratch) / "old")
+        fresh.rename(root)
 
 
-def build_package(sources: Path, package: str, version: str, into: Path, scratch: Path) -> None:
-    """One .deb, architecture `all` as Google's are; the same sources give the same bytes."""
-    tree = scratch / f"{package}_{version}"
-    (other,) = set(COMPONENTS) - {package}
-    modules = tree / LIBRARY.lstrip("/") / "model_server"
-    shutil.copytree(sources, modules, ignore=shutil.ignore_patterns("__pycache__"))
-    (modules / "VERSION").write_text(f"{version}\n")
-    programs = {"usr/bin/tensorflow_model_server": LAUNCHER, "DEBIAN/postinst": POSTINST, "DEBIAN/prerm": PRERM}
-    for name, text in programs.items():
-        write_if_changed(tree / name, text)
-    control = {
-        "Package": package,
-        "Version": version,
-        "Architecture": "all",
-        "Maintainer": "The TensorFlow Serving lab <root@packages.lab>",
-        "Depends": "python3",
-        "Conflicts": other,
-        "Replaces": other,
-        "Section": "misc",
-        "Priority": "optional",
-        "Description": "model server of the test lab, which stands in for TensorFlow Serving's",
-    }
-    write_if_changed(tree / "DEBIAN" / "control", "".join(f"{field}: {value}\n" for field, value in control.items()))
-    for path in [tree, *sorted(tree.rglob("*"), reverse=True)]:
-        executable = path.is_dir() or str(path.relative_to(tree)) in programs
-        path.chmod(0o755 if executable else 0o644)
-        os.utime(path, (SOURCE_DATE_EPOCH, SOURCE_DATE_EPOCH))
-    into.mkdir(parents=True, exist_ok=True)
-    run(
-        ["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, into / f"{package}_{version}_all.deb"],
-        what=f"building the package {package} {version}",
-        env={"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)},
-    )
+def publish_key(root: Path, public_key: str) -> None:
+    """Publish this as the repository's key; what is signed stays as it is."""
+    write_if_changed(root / PUBLIC_KEY, public_key)
+
+
+def pool(package: Package) -> str:
+    return f"pool/{package.component}/{package.name[0]}/{package.name}"
 
 
 def index(root: Path) -> None:
-    """The indices and the Release file, by apt's own tool."""
+    """The indices and the Release file, by apt's own tool; a component without packages has an empty index."""
     suite = root / "dists" / SUITE
     for component in COMPONENTS:
-        packages = run(["apt-ftparchive", "packages", f"pool/{component}"], what=f"indexing {component}", cwd=root)
-        write_if_changed(suite / component / "binary-amd64" / "Packages", packages)
+        (root / "pool" / component).mkdir(parents=True, exist_ok=True)
+        listing = run(["apt-ftparchive", "packages", f"pool/{component}"], what=f"indexing {component}", cwd=root)
+        write_if_changed(suite / component / "binary-amd64" / "Packages", listing)
     fields = {
         "Origin": "TensorFlow Serving lab",
         "Suite": SUITE,
@@ -161,35 +122,21 @@ def index(root: Path) -> None:
     write_if_changed(suite / "Release", release)
 
 
-def gpg(keys: Path, *arguments: str | Path, what: str) -> str:
-    unattended = ["--batch", "--yes", "--pinentry-mode=loopback", "--passphrase="]
-    strong = ["--digest-algo=SHA512", "--cert-digest-algo=SHA512"]
-    return run(["gpg", "--homedir", keys, *unattended, *strong, *arguments], what=what)
+def signing_key(repository: Repository) -> SigningKey:
+    """The instance's key, which is made at the first call and never expires."""
+    written = repository.fingerprint_file
+    if written.is_file():
+        return SigningKey(repository.keys, written.read_text().strip())
+    key = keys.make_key(repository.keys)
+    write_if_changed(written, f"{key.fingerprint}\n")
+    return key
 
 
-def signing_key(repository: Repository) -> str:
-    """The fingerprint of the instance's rsa4096 key, which is made at the first call."""
-    keys = repository.keys
-    if repository.fingerprint_file.is_file():
-        return repository.fingerprint_file.read_text().strip()
-    shutil.rmtree(keys, ignore_errors=True)
-    keys.mkdir(parents=True, mode=0o700)
-    owner = "TensorFlow Serving lab <root@packages.lab>"
-    gpg(keys, "--quick-generate-key", owner, "rsa4096", "sign", "never", what="making the repository's key")
-    listing = gpg(keys, "--list-keys", "--with-colons", what="reading the repository's key")
-    fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
-    write_if_changed(repository.fingerprint_file, f"{fingerprint}\n")
-    return fingerprint
-
-
-def sign(repository: Repository, fingerprint: str, root: Path) -> None:
-    """InRelease, Release.gpg and the public key, as apt of both Debian releases accepts them."""
+def sign(key: SigningKey, root: Path) -> None:
+    """InRelease and Release.gpg, as apt of both Debian releases accepts them."""
     suite = root / "dists" / SUITE
-    by = ("--local-user", fingerprint)
+    by = ("--local-user", key.fingerprint)
     release = suite / "Release"
-    gpg(repository.keys, *by, "--output", suite / "InRelease", "--clearsign", release, what="signing InRelease")
-    gpg(repository.keys, *by, "--armor", "--output", suite / "Release.gpg", "--detach-sign", release,
-        what="signing Release")  # fmt: skip
-    public = gpg(repository.keys, "--armor", "--export", fingerprint, what="exporting the public key")
-    write_if_changed(root / PUBLIC_KEY, public)
-    run(["gpgconf", "--homedir", repository.keys, "--kill", "gpg-agent"], what="stopping gpg-agent")
+    keys.gpg(key.home, *by, "--output", suite / "InRelease", "--clearsign", release, what="signing InRelease")
+    keys.gpg(key.home, *by, "--armor", "--output", suite / "Release.gpg", "--detach-sign", release,
+             what="signing Release")  # fmt: skip
