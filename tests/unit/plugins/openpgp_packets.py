@@ -6,7 +6,9 @@ import base64
 import hashlib
 import struct
 
-PUBLIC_KEY, USER_ID, SUBKEY, SIGNATURE = 6, 13, 14, 2
+SIGNATURE, PUBLIC_KEY, MARKER, TRUST, USER_ID, SUBKEY, USER_ATTRIBUTE, PADDING = 2, 6, 10, 12, 13, 14, 17, 21
+CREATED, LIFETIME, ISSUER, PRIMARY, FLAGS, ISSUER_FINGERPRINT = 2, 9, 16, 25, 27, 33
+CERTIFICATION, BINDING, DIRECT, REVOCATION, SUBKEY_REVOCATION = 0x13, 0x18, 0x1F, 0x20, 0x28
 
 
 def mpi(number: int) -> bytes:
@@ -41,3 +43,30 @@ def armour(data: bytes, *, headers: str = "", crc: str = "=AbCd\n") -> bytes:
     text = base64.encodebytes(data).decode()
     begin, end = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n", "-----END PGP PUBLIC KEY BLOCK-----\n"
     return f"{begin}{headers}\n{text}{crc}{end}".encode()
+
+
+def subpacket(kind: int, value: bytes, octets: int = 1) -> bytes:
+    length = len(value) + 1
+    encoded = {
+        1: lambda: bytes([length]),
+        2: lambda: bytes([(length - 192 >> 8) + 192, length - 192 & 0xFF]),
+        5: lambda: b"\xff" + struct.pack(">I", length),
+    }[octets]()
+    return encoded + bytes([kind]) + value
+
+
+def seconds(kind: int, value: int) -> bytes:
+    """A subpacket that holds a time or a duration."""
+    return subpacket(kind, struct.pack(">I", value))
+
+
+def signature_body(kind: int, hashed: bytes, unhashed: bytes = b"", version: int = 4) -> bytes:
+    """A signature that states what it is given; nothing here verifies the rest of it."""
+    areas = b"".join(struct.pack(">H", len(area)) + area for area in (hashed, unhashed))
+    return bytes([version, kind, 1, 8]) + areas + b"\0\0" + mpi(1 << 64)
+
+
+def signature(key: bytes, kind: int, created: int, *stated: bytes) -> bytes:
+    """A signature packet by the key that has this body."""
+    issuer = subpacket(ISSUER, bytes.fromhex(fingerprint(key)[-16:]))
+    return old_packet(SIGNATURE, signature_body(kind, seconds(CREATED, created) + b"".join(stated), issuer))
