@@ -2,34 +2,69 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 
+# The host's part; the action plugin of the same name decides whether it has to be asked twice.
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apt_signing_key
-short_description: Keep one apt signing key, pinned by its fingerprint, in a keyring of its own
+short_description: Keep one apt signing key, pinned by its fingerprint, in a keyring of its own, and renewed in time
 version_added: 0.1.0
 description:
-  - Downloads an OpenPGP public key, armoured or binary, and stores it in binary form for C(Signed-By) of an apt source.
-  - The file is written only when the download holds exactly one primary key and its fingerprint is O(fingerprint).
-  - A host whose keyring already holds that key makes no request.
-  - Needs neither gpg on the host nor on the controller.
+  - Stores an OpenPGP public key, armoured or binary, in binary form for C(Signed-By) of an apt source.
+  - The file is written only when what was given holds exactly one primary key and its fingerprint is O(fingerprint).
+  - Keys that expire are published again, with the same fingerprint and a later expiry. A host's copy that has expired
+    or will within O(renew_before_days) is replaced by such a renewed key. A copy that is good for longer makes no
+    request.
+  - An expired or revoked key is never written.
+  - Needs neither gpg on the host nor on the controller. Whether a key's statements about itself are genuine is apt's to
+    verify; here they only decide when to look for a renewed one.
 options:
-  url:
-    description: Where the key is published.
-    type: str
+  path:
+    description: The keyring, a file that holds nothing but this key.
+    type: path
     required: true
   fingerprint:
     description: The 40 hex digits of the key's fingerprint; spaces are allowed.
     type: str
     required: true
-  path:
-    description: The keyring, a file that holds nothing but this key.
+  url:
+    description: Where the key is published.
+    type: str
+  fetch:
+    description:
+      - Who downloads O(url). V(controller) does it once per run, whatever the number of hosts, through the proxy of its
+        own environment (C(http_proxy), C(https_proxy), C(no_proxy)) where it has one, else through O(proxy).
+      - With V(host), each host that needs the key downloads it, through O(proxy).
+    type: str
+    choices: [controller, host]
+    default: controller
+  src:
+    description: A key file on the controller. Nothing is downloaded.
     type: path
-    required: true
+  content:
+    description: The key itself, as ASCII armour, or its binary form in base64. Nothing is downloaded.
+    type: str
   proxy:
     description: URL of a proxy for the download, such as V(http://proxy.example.com:3128), with user and password where
       it asks for them. Without it, the environment's proxy variables are used.
     type: str
+  no_proxy:
+    description: Hosts and domains that are reached without O(proxy), besides those of the environment's C(no_proxy).
+    type: list
+    elements: str
+    default: []
+  renew_before_days:
+    description: How many days before its expiry a copy is due for renewal.
+    type: int
+    default: 30
+  expired_key:
+    description:
+      - What to do when the best key that can be had has expired or is revoked. Nothing is written in either case.
+      - V(fail) fails; V(keep) goes on with a warning.
+    type: str
+    choices: [fail, keep]
+    default: fail
   timeout_seconds:
     description: How long the download may take.
     type: int
@@ -39,10 +74,12 @@ attributes:
     description: Downloads and checks the key, and does not write it.
     support: full
   diff_mode:
-    description: Shows the fingerprints in the keyring before and after.
+    description: Shows fingerprint and expiry of the key in the keyring before and after.
     support: full
 author:
   - The modelops.tensorflow_serving authors
+seealso:
+  - module: modelops.tensorflow_serving.apt_signing_key_info
 """
 
 EXAMPLES = r"""
@@ -51,108 +88,139 @@ EXAMPLES = r"""
     url: https://storage.googleapis.com/tensorflow-serving-apt/tensorflow-serving.release.pub.gpg
     fingerprint: 916E 2B2F EBC2 7493 0BAC A9D9 544B 7F63 BF9E 4D5F
     path: /etc/apt/keyrings/tensorflow-serving.gpg
+
+- name: Store a mirror's key where nothing can be downloaded
+  modelops.tensorflow_serving.apt_signing_key:
+    src: files/mirror.asc
+    fingerprint: "{{ mirror_fingerprint }}"
+    path: /etc/apt/keyrings/tensorflow-serving.gpg
 """
 
 RETURN = r"""
-fingerprint:
-  description: Fingerprint of the key in the keyring.
-  returned: success
+key:
+  description: The key in the keyring, or V(null) where there is none. As in
+    RV(modelops.tensorflow_serving.apt_signing_key_info#module:keys).
+  returned: always
+  type: dict
+published:
+  description: The key that was given or downloaded, or V(null) where none was needed. Likewise.
+  returned: always
+  type: dict
+usable:
+  description: Whether the keyring holds the pinned key, neither expired nor revoked.
+  returned: always
+  type: bool
+reason:
+  description: Why it failed. V(unreachable) - the key could not be downloaded. V(refused) - it is another key or none.
+    V(expired) - it has expired or is revoked.
+  returned: failure
   type: str
-  sample: 916E2B2FEBC274930BACA9D9544B7F63BF9E4D5F
+  sample: expired
 """
 
-import http.client
 import os
 import tempfile
-import urllib.error
-import urllib.request
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_key import (
+    better,
+    is_due,
+    is_usable,
+    key_material,
+    read_keyring,
+    single_key,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
     OpenPGPError,
-    dearmor,
+    SigningKey,
     normalise_fingerprint,
-    primary_fingerprints,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import DownloadError, download
 
-MAX_KEY_BYTES = 1 << 20
 KEYRING_MODE = 0o644
 
 
-def fetch(url: str, proxy: str | None, timeout_seconds: int) -> bytes:
-    """Return what url answers. Raises OSError, its subclass urllib.error.URLError, or ValueError for no URL."""
-    proxies = {"http": proxy, "https": proxy} if proxy else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    with opener.open(url, timeout=timeout_seconds) as answer:
-        data: bytes = answer.read(MAX_KEY_BYTES + 1)
-    if len(data) > MAX_KEY_BYTES:
-        raise OpenPGPError(f"larger than {MAX_KEY_BYTES} bytes, so no key")
-    return data
+def write(module: AnsibleModule, path: Path, key: SigningKey) -> None:
+    descriptor, new = tempfile.mkstemp(dir=module.tmpdir)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key.packets)
+    for directory in reversed(path.parents):
+        if not directory.is_dir():
+            directory.mkdir()
+            directory.chmod(0o755)
+    module.atomic_move(new, str(path))
 
 
-def stored_fingerprints(path: Path) -> list[str]:
-    """Return the fingerprints in a keyring; none where it is missing, unreadable or armoured, which apt ignores."""
-    try:
-        data = path.read_bytes()
-        return primary_fingerprints(data) if dearmor(data) == data else []
-    except (OSError, OpenPGPError):
-        return []
+def diff_line(key: SigningKey | None, now: datetime) -> str:
+    if not key:
+        return ""
+    facts = key.facts(now)
+    return f"{facts['fingerprint']} {'expires ' + facts['expires'] if facts['expires'] else 'never expires'}\n"
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "fingerprint": {"type": "str", "required": True, "no_log": False},
             "path": {"type": "path", "required": True},
+            "fingerprint": {"type": "str", "required": True, "no_log": False},
+            "url": {"type": "str"},
+            "content": {"type": "str"},
             "proxy": {"type": "str", "no_log": True},
+            "no_proxy": {"type": "list", "elements": "str", "default": []},
+            "renew_before_days": {"type": "int", "default": 30},
             "timeout_seconds": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )
-    url, proxy, path = module.params["url"], module.params["proxy"], Path(module.params["path"])
+    given, path, now = module.params, Path(module.params["path"]), datetime.now(timezone.utc)
     try:
-        pinned = normalise_fingerprint(module.params["fingerprint"])
+        pinned = normalise_fingerprint(given["fingerprint"])
     except OpenPGPError as error:
-        module.fail_json(msg=f"fingerprint: {error}")
+        module.fail_json(msg=f"fingerprint: {error}", reason="refused")
+    copy = read_keyring(path, pinned)
+    due = is_due(copy, given["renew_before_days"], now)
+    state = {"key": copy.facts(now) if copy else None, "published": None, "usable": is_usable(copy, now), "due": due}
 
-    before = stored_fingerprints(path)
-    changed = before != [pinned]
-    if changed:
-        through = f" through {proxy.rpartition('@')[2]}" if proxy else ""
-        try:
-            key = fetch(url, proxy, module.params["timeout_seconds"])
-            found = primary_fingerprints(key)
-        except (OSError, ValueError, http.client.HTTPException) as error:  # OpenPGPError is a ValueError
-            reason = getattr(error, "reason", error)
-            module.fail_json(msg=f"cannot get the signing key from {url}{through}: {reason}")
-        if found != [pinned]:
-            module.fail_json(
-                msg=f"the key at {url} has fingerprint {', '.join(found)}, pinned is {pinned}. Nothing was changed. "
-                "If the key was replaced, get the new fingerprint from its owner by another way and pin that."
-            )
+    published = None
+    # With both, the content is what the controller downloaded.
+    what = f"the key at {given['url']}" if given["url"] else "the key that was given"
+    try:
+        if given["content"] is not None:
+            published = single_key(key_material(given["content"]), pinned, what)
+        elif given["url"] and due:
+            data = download(given["url"], given["proxy"], given["no_proxy"], given["timeout_seconds"])
+            published = single_key(data, pinned, what)
+    except DownloadError as error:
+        module.fail_json(msg=str(error), reason="unreachable", **state)
+    except OpenPGPError as error:
+        module.fail_json(msg=str(error), reason="refused", **state)
+    if published:
+        state["published"] = published.facts(now)
+
+    changed, best = False, copy
+    if published and is_usable(published, now) and better(published, copy):
+        changed, best = True, published
+        state.update(key=published.facts(now), usable=True)
         if not module.check_mode:
-            descriptor, new = tempfile.mkstemp(dir=module.tmpdir)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(dearmor(key))
-            if not path.parent.is_dir():
-                path.parent.mkdir(parents=True)
-                path.parent.chmod(0o755)
-            module.atomic_move(new, str(path))
-    # apt reads it as a user of its own. Neither the umask nor what stood there before decides the mode.
-    changed = module.set_mode_if_different(str(path), KEYRING_MODE, changed)
-    changed = module.set_owner_if_different(str(path), "root", changed)
+            write(module, path, published)
+    # A missing keyring in check mode has no mode to be set, and what is no keyring of ours is none of our business.
+    if best and path.exists():
+        # apt reads it as a user of its own. Neither the umask nor what stood there before decides the mode.
+        changed = module.set_mode_if_different(str(path), KEYRING_MODE, changed)
+        changed = module.set_owner_if_different(str(path), "root", changed)
+        changed = module.set_group_if_different(str(path), "root", changed)
     module.exit_json(
         changed=changed,
-        fingerprint=pinned,
         diff={
             "before_header": str(path),
             "after_header": str(path),
-            "before": "".join(f"{fingerprint}\n" for fingerprint in before),
-            "after": f"{pinned}\n",
+            "before": diff_line(copy, now),
+            "after": diff_line(best, now),
         },
+        **state,
     )
 
 

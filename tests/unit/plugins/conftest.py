@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,13 @@ def proxy() -> Iterator[StubServer]:
     """The same as a proxy: the paths that it is asked for are whole URLs."""
     with StubServer() as server:
         yield server
+
+
+@pytest.fixture
+def no_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may sit behind a proxy."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,15 +15,19 @@ class StubServer:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, bytes]] = {}
         self.raw_answer: bytes | None = None  # sent as it is, instead of an HTTP answer
+        self.delay_seconds = 0.0  # before each answer, so that requests meet
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 stub.requests.append((self.command, self.path))
+                stub.headers.append({name.lower(): value for name, value in self.headers.items()})
                 length = int(self.headers.get("Content-Length", 0))
                 stub.bodies.append(json.loads(self.rfile.read(length)) if length else None)
+                time.sleep(stub.delay_seconds)
                 if stub.raw_answer is not None:
                     self.wfile.write(stub.raw_answer)
                     return

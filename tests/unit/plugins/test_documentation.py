@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 COLLECTION = "modelops.tensorflow_serving"
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 MODULES = sorted(path.stem for path in (PLUGINS / "modules").glob("*.py"))
+ACTIONS = sorted(path.stem for path in (PLUGINS / "action").glob("*.py"))
 FILTERS = sorted(path.stem for path in (PLUGINS / "filter").glob("*.py"))
 
 
@@ -31,17 +32,9 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> Captured:
-    """Return the arguments that a module, or the action that does its work, checks against."""
-
-    def capture(*_: Any, **settings: Any) -> None:
-        raise Captured(**settings)
-
-    module = load("modules", name)
-    if hasattr(module, "main"):
-        monkeypatch.setattr(module, "AnsibleModule", capture)
-        with pytest.raises(Captured) as captured:
-            module.main()
-        return captured.value
+    """Return the arguments that a task can give: those of the action of the module's name, else the module's own."""
+    if name not in ACTIONS:
+        return accepted_on_host(name, monkeypatch)
     action = load("action", name).ActionModule(None, None, None, None, None, None)
     monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(ActionBase, "validate_argument_spec", capture)
@@ -49,6 +42,19 @@ def accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> Captured:
         action.run()
     captured.value.check_mode = action._supports_check_mode
     return captured.value
+
+
+def accepted_on_host(name: str, monkeypatch: pytest.MonkeyPatch) -> Captured:
+    """Return the arguments that a module checks against."""
+    module = load("modules", name)
+    monkeypatch.setattr(module, "AnsibleModule", capture)
+    with pytest.raises(Captured) as captured:
+        module.main()
+    return captured.value
+
+
+def capture(*_: Any, **settings: Any) -> None:
+    raise Captured(**settings)
 
 
 def documented(name: str) -> dict[str, Any]:
@@ -90,6 +96,16 @@ def test_documented_options_are_the_accepted_arguments(name: str, monkeypatch: p
     assert comparable(documented(name)["options"], "suboptions") == comparable(
         accepted(name, monkeypatch).spec, "options"
     )
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if hasattr(load("modules", name), "main")])
+def test_module_behind_an_action_takes_some_of_its_arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the two have in common means the same; the module may take less, as the action does the rest."""
+    module = accepted_on_host(name, monkeypatch)
+    of_action = comparable(accepted(name, monkeypatch).spec, "options")
+    of_module = comparable(module.spec, "options")
+    assert of_module == {argument: of_action.get(argument) for argument in of_module}
+    assert module.check_mode
 
 
 @pytest.mark.parametrize("name", MODULES)

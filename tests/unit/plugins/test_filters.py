@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action.table import aligned
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.digit_rows import digit_rows
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.key_rows import key_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_rows import status_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.textproto import textproto
 
@@ -97,6 +100,143 @@ def test_status_rows_show_a_host_that_could_not_be_asked(variables: dict[str, An
 
 def test_status_rows_of_a_host_without_models_are_none() -> None:
     assert status_rows(["web1"], {"web1": {"status": {"versions": []}}}, "status") == []
+
+
+def info(**key: Any) -> dict[str, Any]:
+    facts = {
+        "fingerprint": "916E",
+        "expires": "2026-08-18T12:00:00Z",
+        "days_left": 98,
+        "expired": False,
+        "revoked": False,
+        "renewal_due": False,
+    }
+    return {"exists": True, "keys": [facts | key]}
+
+
+@pytest.mark.parametrize(
+    ("result", "state"),
+    [
+        (info(), "valid"),
+        (info(renewal_due=True, days_left=5), "renewal due"),
+        (info(renewal_due=True, expired=True, days_left=-98), "expired"),
+        (info(renewal_due=True, expired=True, revoked=True), "revoked"),
+        (info(revoked=True), "revoked"),
+        ({"exists": False, "keys": []}, "missing"),
+        ({}, "missing"),
+        (None, "missing"),
+        ({"failed": True, "msg": "holds no key"}, "unreadable"),
+        ({"unreachable": True, "msg": "no route"}, "HOST UNREACHABLE"),
+        ({"unreachable": True, "failed": True}, "HOST UNREACHABLE"),
+    ],
+)
+def test_key_rows_tell_the_state_of_each_key(result: dict[str, Any] | None, state: str) -> None:
+    (row,) = key_rows(["web1"], {"web1": {"key": result}}, "key")
+    key = ((result or {}).get("keys") or [{}])[0]
+    assert row == {
+        "host": "web1",
+        "fingerprint": key.get("fingerprint"),
+        "expires": key.get("expires"),
+        "days_left": key.get("days_left"),
+        "state": state,
+    }
+
+
+def test_key_that_never_ends_says_so() -> None:
+    (row,) = key_rows(["web1"], {"web1": {"key": info(expires=None, days_left=None)}}, "key")
+    assert (row["expires"], row["days_left"], row["state"]) == ("never", None, "valid")
+
+
+def test_key_rows_name_every_key_in_the_order_of_hosts() -> None:
+    two = {"exists": True, "keys": [*info()["keys"], *info(fingerprint="ABCD")["keys"]]}
+    hostvars = {"web1": {"key": two}, "web2": {"key": info()}, "web3": {}}
+    rows = key_rows(["web3", "web2", "web1"], hostvars, "key")
+    assert [(row["host"], row["fingerprint"]) for row in rows] == [
+        ("web3", None),
+        ("web2", "916E"),
+        ("web1", "916E"),
+        ("web1", "ABCD"),
+    ]
+
+
+URI = "https://Storage.googleapis.com/tensorflow-serving-apt"
+HOST = "storage.googleapis.com"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "address", "login"),
+    [
+        ("http://proxy.example.com:3128", "http://proxy.example.com:3128", None),
+        ("http://proxy.example.com:3128/", "http://proxy.example.com:3128", None),
+        ("https://proxy", "https://proxy", None),
+        ("http://user:pass@proxy:3128", "http://proxy:3128", "login user password pass"),
+        ("http://us%40er:p%40%2F%3A%25ss@proxy:3128", "http://proxy:3128", "login us@er password p@/:%ss"),
+        ("http://user:a:b@proxy:3128", "http://proxy:3128", "login user password a:b"),
+        ("http://user:pass@192.0.2.7:8080", "http://192.0.2.7:8080", "login user password pass"),
+        ("http://[2001:db8::1]:3128", "http://[2001:db8::1]:3128", None),
+        ("http://user:pass@[2001:db8::1]:3128", "http://[2001:db8::1]:3128", "login user password pass"),
+        ("http://user:pass@[2001:db8::1]", "http://[2001:db8::1]", "login user password pass"),
+    ],
+)
+def test_proxy_is_split_into_what_all_and_what_root_may_read(proxy: str, address: str, login: str | None) -> None:
+    netrc = f"machine {address} {login}" if login else ""
+    assert apt_proxy(URI, proxy, ["example.com"]) == {"host": HOST, "proxy": address, "netrc": netrc}
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "direct"),
+    [
+        ([], False),
+        ([HOST], True),
+        (["googleapis.com"], True),
+        ([".googleapis.com"], True),
+        (["*.googleapis.com"], True),
+        (["GoogleAPIs.com"], True),
+        (["other.org", "*"], True),
+        (["apis.com", "www.googleapis.com", ""], False),
+    ],
+)
+def test_repository_in_no_proxy_is_reached_directly(no_proxy: list[str], direct: bool) -> None:
+    found = apt_proxy(URI, "http://user:pass@proxy:3128", no_proxy)
+    assert (found["host"], found["proxy"] == "DIRECT", found["netrc"] == "") == (HOST, direct, direct)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "s3cret",
+        "user:s3cret@proxy:3128",
+        "http://",
+        "http://user:s3cret",
+        "http://user:s3cret@",
+        "http://user:s3cret@proxy:port",
+        "http://user:s3cret@proxy:3128/path",
+        "http://user:s3cret@[2001:db8::1",
+        "http://user:s3cret@2001:db8::1",
+        "http://user:s3/cret@proxy:3128",
+        "http://user:s3@cret@proxy:3128",
+        "http://user:s3 cret@proxy:3128",
+        "http://user:s3%20cret@proxy:3128",
+        "http://user:s3cret%0Amachine@proxy:3128",
+        "http://us%09er:s3cret@proxy:3128",
+        "http://:s3cret@proxy:3128",
+        "http://user:s3cret@proxy:3128\n",
+        'http://user:s3cret@proxy:3128"; Evil "',
+        "socks5://user:s3cret@proxy:1080",
+    ],
+)
+def test_malformed_proxy_is_refused_and_not_quoted(proxy: str) -> None:
+    with pytest.raises(AnsibleFilterError, match="proxy") as error:
+        apt_proxy(URI, proxy, [])
+    assert "s3" not in str(error.value)
+    assert "cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["file:///srv/mirror", "no uri", ""])
+def test_repository_without_a_host_needs_no_proxy(uri: str) -> None:
+    with pytest.raises(AnsibleFilterError, match="names no host"):
+        apt_proxy(uri, "http://proxy:3128", [])
 
 
 def test_table_is_aligned_and_numbers_are_to_the_right() -> None:

@@ -1,0 +1,147 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Gets a signing key to a host; documented by the module of the same name."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import (
+    DownloadError,
+    download,
+    has_environment_proxy,
+)
+
+MODULE = "modelops.tensorflow_serving.apt_signing_key"
+
+ARGUMENT_SPEC = {
+    "path": {"type": "path", "required": True},
+    "fingerprint": {"type": "str", "required": True},
+    "url": {"type": "str"},
+    "fetch": {"type": "str", "choices": ["controller", "host"], "default": "controller"},
+    "src": {"type": "path"},
+    "content": {"type": "str"},
+    "proxy": {"type": "str"},
+    "no_proxy": {"type": "list", "elements": "str", "default": []},
+    "renew_before_days": {"type": "int", "default": 30},
+    "expired_key": {"type": "str", "choices": ["fail", "keep"], "default": "fail"},
+    "timeout_seconds": {"type": "int", "default": 30},
+}
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _, args = self.validate_argument_spec(
+            argument_spec=ARGUMENT_SPEC,
+            mutually_exclusive=[("url", "src", "content")],
+        )
+        if not (args["url"] or args["src"] or args["content"] is not None):
+            raise AnsibleActionFail("one of url, src and content is required, and not empty")
+        common = {name: args[name] for name in ("path", "fingerprint", "renew_before_days")}
+        if args["src"] or args["content"] is not None:
+            result = self._on_host(task_vars, **common, content=self._given(args))
+        else:
+            before = result = self._on_host(task_vars, **common)
+            if not before.get("failed") and before["due"]:
+                result = self._renewed(task_vars, common, args, before)
+                result["changed"] = result.get("changed", False) or before["changed"]  # it may have set the mode
+        if not result.get("failed"):
+            self._judge(args["expired_key"], result)
+        result.pop("due", None)
+        return result
+
+    def _on_host(self, task_vars: dict[str, Any] | None, **module_args: Any) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=module_args, task_vars=task_vars)
+        return result
+
+    def _given(self, args: dict[str, Any]) -> str:
+        """Return the key that needs no download, as the module takes it."""
+        if not args["src"]:
+            return str(args["content"])
+        try:
+            return base64.b64encode(Path(self._find_needle("files", args["src"])).read_bytes()).decode()
+        except AnsibleFileNotFound as error:
+            raise AnsibleActionFail(f"src: there is no file {args['src']} on the controller") from error
+        except OSError as error:
+            raise AnsibleActionFail(f"src: {error}") from error
+
+    def _renewed(
+        self, task_vars: dict[str, Any] | None, common: dict[str, Any], args: dict[str, Any], before: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the module's result with the published key; where it cannot be had, a copy on the host goes on."""
+        way = {name: args[name] for name in ("url", "proxy", "no_proxy", "timeout_seconds")}
+        if args["fetch"] == "host":
+            result = self._on_host(task_vars, **common, **way)
+        else:
+            try:
+                key = download_once(**way)
+            except DownloadError as error:
+                result = {**before, "failed": True, "reason": "unreachable", "msg": f"{error}, asked by the controller"}
+            else:
+                result = self._on_host(task_vars, **common, url=args["url"], content=base64.b64encode(key).decode())
+        if result.get("reason") == "unreachable" and before["key"]:
+            warning = f"The key on the host is due for renewal, and {result['msg']}."
+            return {**before, "warnings": [*before.get("warnings", []), warning]}
+        return result
+
+    def _judge(self, expired_key: str, result: dict[str, Any]) -> None:
+        """Fail, or warn, for a key that has expired and of which no better one was published.
+
+        A copy that is still good goes on when the key is published as revoked, as nobody has verified that.
+        """
+        if result["usable"]:
+            if result["published"] and result["published"]["revoked"]:
+                warning = f"The signing key {result['key']['fingerprint']} is published as revoked. Ask its owner why."
+                result["warnings"] = [*result.get("warnings", []), warning]
+            return
+        keys = [one for one in (result["published"], result["key"]) if one]
+        key = max(keys, key=lambda one: (not one["revoked"], one["expires"] or ""))
+        end = "is revoked" if key["revoked"] else f"expired on {key['expires']}"
+        msg = f"The signing key {key['fingerprint']} {end}"
+        msg += ", as published now" if result["published"] else ", and a renewed one could not be looked for"
+        if expired_key == "keep":
+            result["warnings"] = [*result.get("warnings", []), f"{msg}. Going on with what is installed."]
+        else:
+            result.update(failed=True, reason="expired", msg=msg, warnings=result.get("warnings", []))
+
+
+def download_once(url: str, proxy: str | None, no_proxy: list[str], timeout_seconds: int) -> bytes:
+    """Return what url answers, asking once in a run of Ansible, for all hosts and batches.
+
+    A refusal is remembered as well, lest a fleet waits for it host by host. Raises DownloadError.
+    """
+    if has_environment_proxy(url):
+        proxy = None
+    memory = Path(constants.DEFAULT_LOCAL_TMP)  # one directory per run, which Ansible removes at its end
+    way = json.dumps([proxy, no_proxy if proxy else []])
+    key = memory / f"{_name(url)}.key"
+    refusal = memory / f"{_name(url, way)}.refusal"
+    with (memory / f"{_name(url)}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if key.exists():
+            return key.read_bytes()
+        if refusal.exists():
+            raise DownloadError(refusal.read_text(encoding="utf-8"))
+        try:
+            data = download(url, proxy, no_proxy, timeout_seconds)
+        except DownloadError as error:
+            refusal.write_text(str(error), encoding="utf-8")
+            raise
+        key.write_bytes(data)
+        return data
+
+
+def _name(*parts: str) -> str:
+    return "signing-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,87 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which way a request takes: through a proxy, or past it."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Sequence
+
+MAX_BYTES = 1 << 20
+
+
+class DownloadError(Exception):
+    """Nothing was downloaded; the words name the URL and the proxy, and never the proxy's password."""
+
+
+def is_bypassed(url: str, no_proxy: Sequence[str]) -> bool:
+    """Say whether no_proxy exempts the host of url: by its name, by a domain above it, or with "*"."""
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""  # in lower case
+    except ValueError:  # an address that nothing can be asked at, as whoever tries will say
+        host = ""
+    # The entries as people write them in the variable no_proxy: example.com, .example.com, *.example.com, [::1].
+    entries = [re.sub(r"^\*?\.|[\[\]]", "", entry.strip().lower()) for entry in ",".join(no_proxy).split(",")]
+    return any(entry == "*" or f".{host}".endswith(f".{entry}") for entry in entries if entry)
+
+
+def has_environment_proxy(url: str) -> bool:
+    """Say whether the environment (http_proxy and so on) decides about the scheme of url."""
+    return _scheme(url) in urllib.request.getproxies()
+
+
+def without_password(proxy: str) -> str:
+    """Return a proxy's address as it may be shown."""
+    address = proxy.rpartition("@")[2]
+    # Without an "@" it may still be user and password, of which the host was forgotten.
+    readable = re.fullmatch(r"(?:\w+://)?(?:[\w.-]+|\[[\w.:]+\])(?::\d+)?/?", address)
+    return address if readable else "an unreadable address"
+
+
+def download(url: str, proxy: str | None, no_proxy: Sequence[str], timeout_seconds: int) -> bytes:
+    """Return what url answers, at most MAX_BYTES. Without a proxy the environment's proxy variables are used.
+
+    Raises DownloadError.
+    """
+    way = _way(url, proxy, no_proxy)
+    through = f" through {without_password(way)}" if way else ""
+    if way and _scheme(way) == _scheme(url) == "https":
+        raise DownloadError(
+            f"cannot get {url}{through}: Python cannot speak TLS through a proxy that is itself reached by TLS, "
+            "as apt can"
+        )
+    proxies = None
+    if proxy:
+        proxies = {"http": proxy, "https": proxy} if way else {}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    try:
+        with opener.open(url, timeout=timeout_seconds) as answer:
+            data: bytes = answer.read(MAX_BYTES + 1)
+            missing = getattr(answer, "length", None)  # of the bytes that were announced
+    except OSError as error:
+        raise DownloadError(f"cannot get {url}{through}: {getattr(error, 'reason', error)}") from error
+    except (ValueError, http.client.HTTPException) as error:
+        # About an address that Python cannot read it quotes a part of it, maybe the password.
+        reason = "unreadable answer, or address of the proxy" if way else error
+        raise DownloadError(f"cannot get {url}{through}: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise DownloadError(f"{url} is larger than {MAX_BYTES} bytes")
+    if missing:
+        raise DownloadError(f"cannot get {url}{through}: the answer ended {missing} bytes too early")
+    return data
+
+
+def _way(url: str, proxy: str | None, no_proxy: Sequence[str]) -> str | None:
+    """Return the proxy that a request for url goes through: the given one, or else that of the environment."""
+    environment = urllib.request.getproxies()
+    # Python heeds the environment's no_proxy whoever gave the proxy.
+    exempt = [*(no_proxy if proxy else []), environment.get("no", "")]
+    return None if is_bypassed(url, exempt) else proxy or environment.get(_scheme(url))
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0].lower()
