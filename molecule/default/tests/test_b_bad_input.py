@@ -75,8 +75,20 @@ def symbolic_link(tmp: Path) -> dict:
     return catalog(model(tmp))
 
 
-def unknown_package(tmp: Path) -> dict:
-    return {"tfserving_package_name": "tensorflow-serving"}
+def unknown_variant(tmp: Path) -> dict:
+    return {"tfserving_package_variant": "fastest"}
+
+
+def version_that_is_none(tmp: Path) -> dict:
+    return {"tfserving_package_version": "newest"}
+
+
+def given_package_without_its_digest(tmp: Path) -> dict:
+    return {"tfserving_package_deb": "https://example.com/tensorflow-model-server.deb"}
+
+
+def given_package_that_is_missing(tmp: Path) -> dict:
+    return {"tfserving_package_deb": str(tmp / "no.deb"), "tfserving_package_deb_sha256": "0" * 64}
 
 
 def directory_of_others(tmp: Path) -> dict:
@@ -122,7 +134,10 @@ def short_key_id(tmp: Path) -> dict:
         (misspelt_policy, ["tfserving_models_catalog", "num_version"]),
         (label_that_is_no_version, ["model MLP: version_labels: label stable points to True"]),
         (symbolic_link, ["model MLP", "assets/link is a symbolic link"]),
-        (unknown_package, ["tfserving_package_name", "tensorflow-model-server-universal"]),
+        (unknown_variant, ["tfserving_package_variant", "universal"]),
+        (version_that_is_none, ["tfserving_package_version is newest", '"2.19.*"']),
+        (given_package_without_its_digest, ["tfserving_package_deb_sha256 is empty", "64 hex digits"]),
+        (given_package_that_is_missing, ["tfserving_package_deb", "no.deb, which is no file on the controller"]),
         (directory_of_others, ["/srv is too broad", "tfserving_package_data_path"]),
         (models_that_the_unit_cannot_see, ["/home/deploy/models", "tfserving_models_base_path"]),
         (equal_ports, ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"]),

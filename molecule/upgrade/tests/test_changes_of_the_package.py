@@ -1,0 +1,270 @@
+"""The package changes in both directions and costs one restart; what does not run or serve is put back.
+
+The tests share two hosts and follow one another: each begins with what the one before has left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import packages
+import pytest
+from conftest import LAB, SERVING, Server
+
+UPGRADED = "debian12"
+SWITCHED = "debian13a"
+STORE = "/var/lib/tensorflow-serving/packages"
+UNIT = "tensorflow-model-server"
+
+# Ends the module, apt-get and dpkg, as kill -9 and a power cut do, when the package is unpacked for the first time.
+KILLER = """\
+#!/bin/sh
+if [ ! -e /var/tmp/killed-once ]; then
+    touch /var/tmp/killed-once
+    sync
+    parent() { sed -n 's/^PPid:[^0-9]*//p' "/proc/$1/status"; }
+    dpkg=$(parent $$)
+    apt=$(parent "$dpkg")
+    kill -KILL "$(parent "$apt")" "$apt" "$dpkg"
+fi
+"""
+
+
+def killing(name: str, version: str) -> packages.Package:
+    """A good package whose first installation is killed."""
+    good = packages.server(version, name)
+    return packages.Package(
+        name, version, name, programs=(*good.programs, ("DEBIAN/preinst", KILLER)), has_model_server=True
+    )
+
+
+class Host(Server):
+    """A host, and what is installed and running there."""
+
+    def installed(self) -> list[str]:
+        """What is wholly installed, by dpkg's word."""
+        line = "${db:Status-Status}|${Package} ${Version}\\n"
+        listed = self.host.check_output(f"dpkg-query --show --showformat='{line}' '{UNIT}*'").splitlines()
+        return [one.partition("|")[2] for one in listed if one.startswith("installed|")]
+
+    def starts(self) -> int:
+        """How often the unit was started since the host is up."""
+        log = self.host.check_output(f"journalctl --unit={UNIT} --output=cat _PID=1")
+        return sum(line.startswith("Started ") for line in log.splitlines())
+
+    def left_in_store(self) -> str:
+        return self.host.check_output(f"find {STORE} -type f")
+
+    def is_right(self, digits: list[dict]) -> bool:
+        return min(self.accuracy(model, digits) for model in ("MLP", "MLP_custom")) >= 0.95
+
+
+@pytest.fixture(scope="session")
+def offered(publish) -> dict[str, str]:
+    """A repository with more versions than the lab's own, 2.20.0 to 2.22.0 of them faulty."""
+    more = packages.servers("2.18.0", "2.19.0", "2.19.1", "2.20.0", "2.21.0", "2.22.0")
+    return publish("upgrades", [*more, killing(packages.UNIVERSAL, "2.19.2")]).variables()
+
+
+@pytest.fixture(scope="session")
+def play_on(play, offered):
+    """Play serving.yml on one host with variables of the package."""
+
+    def run(name: str, *arguments: str, **variables):
+        given = {f"tfserving_package_{key}": value for key, value in variables.items()}
+        return play(SERVING, f"--limit={name}", *arguments, variables=offered | given)
+
+    return run
+
+
+@pytest.fixture
+def upgraded(server_on) -> Host:
+    return Host(server_on(UPGRADED).host)
+
+
+@pytest.fixture
+def switched(server_on) -> Host:
+    return Host(server_on(SWITCHED).host)
+
+
+@contextmanager
+def one_restart(host: Host, digits: list[dict]):
+    """Check that what happens inside costs one restart, and that predictions are right before and after."""
+    assert host.is_right(digits)
+    before = host.starts()
+    yield
+    assert host.starts() == before + 1
+    assert host.is_right(digits)
+    assert host.left_in_store() == ""
+
+
+@contextmanager
+def old_process_serves_on(host: Host, digits: list[dict]):
+    pid = host.main_pid()
+    yield
+    assert host.main_pid() == pid
+    assert host.is_right(digits)
+    assert host.left_in_store() == ""
+
+
+def test_check_mode_says_what_would_change_and_changes_nothing(play_on, upgraded, digits):
+    with old_process_serves_on(upgraded, digits):
+        played = play_on(UPGRADED, "--check", "--diff", version="2.19.*")
+    assert not played.failed, played.text
+    assert "-tensorflow-model-server 2.18.0\n+tensorflow-model-server 2.19.1\n" in played.text
+    assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
+
+
+def test_pattern_upgrades_to_the_newest_that_fits_and_holds_it(play_on, upgraded, digits):
+    with one_restart(upgraded, digits):
+        played = play_on(UPGRADED, version="2.19.*", hold=True)
+    assert not played.failed, played.text
+    assert upgraded.installed() == ["tensorflow-model-server 2.19.1"]
+    assert upgraded.host.check_output("apt-mark showhold") == "tensorflow-model-server"
+    assert upgraded.host.check_output(f"apt-mark showmanual {UNIT}") == UNIT
+    policy = upgraded.host.check_output(f"apt-cache policy {UNIT}").partition("***")[2]
+    assert "http://packages.lab/upgrades stable/tensorflow-model-server amd64" in policy.partition("2.18.0")[0]
+
+
+def test_program_that_does_not_run_is_put_back_and_restarts_nothing(play_on, upgraded, switched, digits):
+    """On one host it dies of SIGILL, on the other it lacks a symbol of the C library."""
+    version = f"{{{{ '2.21.0' if inventory_hostname == '{UPGRADED}' else '2.22.0' }}}}"
+    with old_process_serves_on(upgraded, digits), old_process_serves_on(switched, digits):
+        played = play_on(f"{UPGRADED},{SWITCHED}", version=version, hold=True)
+    assert {name: counts["failed"] for name, counts in played.recap.items()} == {UPGRADED: 1, SWITCHED: 1}
+    for words in (
+        "tensorflow-model-server 2.21.0 does not run here: this CPU lacks an instruction that the build uses (SIGILL): "
+        "set tfserving_package_variant to universal. tensorflow-model-server 2.19.1 was put back.",
+        "tensorflow-model-server 2.22.0 does not run here: it was built for a newer distribution than this host's "
+        "(GLIBC_2.99 is missing): choose an older tfserving_package_version or upgrade the host. "
+        "tensorflow-model-server 2.18.0 was put back.",
+    ):
+        assert words in played.words
+    assert upgraded.installed() == ["tensorflow-model-server 2.19.1"]
+    assert upgraded.host.check_output("apt-mark showhold") == "tensorflow-model-server"
+    assert switched.installed() == ["tensorflow-model-server 2.18.0"]
+
+
+def test_version_that_does_not_serve_is_rolled_back_and_the_old_one_serves(play_on, upgraded, digits):
+    played = play_on(UPGRADED, version="2.20.0", hold=True)
+    assert played.failed
+    assert "Failed to start server. Error: UNKNOWN: this build cannot serve" in played.words
+    assert "tensorflow-model-server 2.19.1 was put back and serves" in played.words
+    assert upgraded.installed() == ["tensorflow-model-server 2.19.1"]
+    assert upgraded.is_right(digits)
+    assert upgraded.left_in_store() == ""
+
+
+def test_next_run_downgrades_after_the_rollback_and_releases_the_hold(play_on, upgraded, digits):
+    with one_restart(upgraded, digits):
+        played = play_on(UPGRADED, version="2.18.0")
+    assert not played.failed, played.text
+    assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
+    assert upgraded.host.check_output("apt-mark showhold") == ""
+
+
+def test_unknown_version_fails_with_those_that_apt_knows(play_on, upgraded, digits):
+    with old_process_serves_on(upgraded, digits):
+        played = play_on(UPGRADED, version="2.99.0")
+    assert played.failed
+    assert "apt does not know tensorflow-model-server 2.99.0. It knows tensorflow-model-server 2.22.0," in played.words
+
+
+@contextmanager
+def cpu_without_avx2(host: Host):
+    fake = f"{STORE}.cpuinfo"
+    host.host.check_output(f"sed 's/ avx2//; s/ fma / /' /proc/cpuinfo > {fake}")
+    host.host.check_output(f"mount --bind {fake} /proc/cpuinfo")
+    yield
+    host.host.check_output("umount /proc/cpuinfo")
+
+
+def test_run_that_was_killed_amid_dpkg_leaves_the_old_process_and_the_next_run_finishes(play_on, switched, digits):
+    """Auto picks the other variant, so the old package is gone and the new one half unpacked when all are killed."""
+
+    def kept() -> str:
+        return switched.host.check_output("find /etc/tensorflow-serving /var/lib/tensorflow-serving/models -ls")
+
+    before = kept()
+    with one_restart(switched, digits), cpu_without_avx2(switched):
+        pid = switched.main_pid()
+        assert play_on(SWITCHED, version="2.19.2").failed
+        assert switched.installed() == []
+        assert switched.main_pid() == pid
+        assert switched.is_right(digits)
+        played = play_on(SWITCHED, version="2.19.2", hold=True)
+    assert not played.failed, played.text
+    assert switched.installed() == ["tensorflow-model-server-universal 2.19.2"]
+    assert switched.host.check_output("dpkg --audit") == ""
+    assert kept() == before
+
+
+def test_run_that_was_killed_before_the_restart_keeps_its_way_back_and_the_next_run_finishes(
+    play, play_on, offered, switched, digits, tmp_path
+):
+    package_only = tmp_path / "package_only.yml"
+    role = {"hosts": "tfserving", "become": True, "gather_facts": False}
+    package_only.write_text(json.dumps([{**role, "roles": ["modelops.tensorflow_serving.tfserving_package"]}]))
+    given = {"variant": "universal", "version": "2.19.1", "hold": True}
+    variables = {f"tfserving_package_{name}": value for name, value in given.items()}
+    with one_restart(switched, digits):
+        pid = switched.main_pid()
+        assert not play(str(package_only), f"--limit={SWITCHED}", variables=offered | variables).failed
+        assert switched.main_pid() == pid
+        assert "universal_2.19.2_all.deb" in switched.left_in_store()
+        played = play_on(SWITCHED, **given)
+    assert (played.failed, played.changed()) == (False, 1), played.text
+    assert switched.installed() == ["tensorflow-model-server-universal 2.19.1"]
+
+
+def test_auto_picks_the_optimized_build_in_the_same_version_and_takes_the_hold_along(play_on, switched, digits):
+    with one_restart(switched, digits):
+        played = play_on(SWITCHED, hold=True)
+    assert not played.failed, played.text
+    assert switched.installed() == ["tensorflow-model-server 2.19.1"]
+    assert switched.host.check_output("apt-mark showhold") == "tensorflow-model-server"
+
+
+def test_optimized_build_is_refused_where_the_cpu_cannot_run_it(play_on, switched, digits):
+    with old_process_serves_on(switched, digits), cpu_without_avx2(switched):
+        played = play_on(SWITCHED, variant="optimized")
+    assert (played.failed, played.changed()) == (True, 0)
+    assert "lacks avx2, fma, so that the server would die of SIGILL" in played.words
+    assert "Set tfserving_package_variant to universal" in played.words
+
+
+@pytest.fixture(scope="module")
+def deb(offered) -> tuple[Path, str, str]:
+    """A .deb in the repository: its path on the controller, its URL for the hosts, its SHA256."""
+    path = LAB / "www/upgrades/pool/tensorflow-model-server/t/tensorflow-model-server"
+    path /= "tensorflow-model-server_2.19.0_all.deb"
+    url = f"http://packages.lab/{path.relative_to(LAB / 'www')}"
+    return path, url, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_given_package_with_another_digest_changes_nothing(play_on, deb):
+    path, _, digest = deb
+    played = play_on(SWITCHED, deb=str(path), deb_sha256="0" * 64)
+    assert (played.failed, played.changed()) == (True, 0)
+    assert f"has the SHA256 {digest}; tfserving_package_deb_sha256 is {'0' * 64}" in played.words
+
+
+def test_given_package_is_copied_or_downloaded_once(play_on, upgraded, switched, digits, deb):
+    """From the controller to one host, and by the other host from a URL."""
+    path, url, digest = deb
+    given = {"deb": f"{{{{ '{url}' if inventory_hostname == '{UPGRADED}' else '{path}' }}}}", "deb_sha256": digest}
+    both = (upgraded, switched)
+    before = [host.starts() for host in both]
+    played = play_on(f"{UPGRADED},{SWITCHED}", **given)
+    assert not played.failed, played.text
+    assert [host.starts() for host in both] == [count + 1 for count in before]
+    for host in both:
+        assert host.installed() == ["tensorflow-model-server 2.19.0"]
+        assert host.is_right(digits)
+        assert sorted(host.left_in_store().split()) == [f"{STORE}/kept.deb", f"{STORE}/kept.json"]
+    again = play_on(f"{UPGRADED},{SWITCHED}", **given)
+    assert (again.failed, again.changed()) == (False, 0), again.text
+    assert "Copy the package" not in again.text

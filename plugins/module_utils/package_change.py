@@ -1,0 +1,434 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Change the installed package so that a run that fails, or is killed at any point, leaves a way back.
+
+The store is a directory of root's on the host:
+
+    change.json    the change that is not over, and its way back; written before anything is installed
+    previous/      the .deb of the way back, while there is one
+    new/           what apt has fetched for the change under way
+    given.deb      the .deb that was brought to the host, during the change
+    kept.deb       the .deb of what is installed, where it was given and apt may not have it
+    kept.json      what kept.deb is
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Sequence
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
+    ARCHITECTURES,
+    NAMES,
+    PROGRAM,
+    Change,
+    Host,
+    Package,
+    PackageError,
+    diagnose,
+    missing_cpu_flags,
+    parse_dpkg_query,
+    parse_fields,
+    parse_madison,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import is_bypassed, without_password
+
+# What both modules ask for.
+PACKAGE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "directory": {"type": "path", "required": True},
+    "variant": {"type": "str", "choices": ["auto", "optimized", "universal"], "default": "auto"},
+    "version": {"type": "str", "default": ""},
+    "deb_sha256": {"type": "str"},
+}
+CPUINFO = Path("/proc/cpuinfo")
+# How long another apt, such as that of unattended-upgrades, may hold dpkg's lock; in seconds.
+LOCK_TIMEOUT_SECONDS = 300
+LISTS_LOCK_POLL_SECONDS = 3
+VERSION_TIMEOUT_SECONDS = 60
+DOWNLOAD_TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1 << 20
+SHOWN_LINES = 10
+ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "LC_ALL": "C",
+    # It would restart the server on the new program before that has answered --version.
+    "NEEDRESTART_SUSPEND": "1",
+}
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA256 of a file as hex digits. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file or a directory on the disk, not in memory only."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Store:
+    """The directory that holds the way back."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = Path(directory)
+        self.new = self.directory / "new"
+        self.previous = self.directory / "previous"
+        self.given = self.directory / "given.deb"
+        self._change = self.directory / "change.json"
+        self._kept_deb = self.directory / "kept.deb"
+        self._kept = self.directory / "kept.json"
+
+    def prepare(self) -> None:
+        """Make the directories, empty new/, and forget what a killed run has left half written."""
+        for path in (self.directory, self.new, self.previous):
+            path.mkdir(parents=True, exist_ok=True)
+            # The user that apt downloads as has to reach its directory below; nobody but root can list or write.
+            path.chmod(0o711)
+        self.empty(self.new)
+        for path in self.directory.glob("*.part"):
+            path.unlink()
+
+    @staticmethod
+    def empty(directory: Path) -> None:
+        for path in directory.iterdir() if directory.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    @staticmethod
+    def _read(path: Path) -> Any:
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _write(self, path: Path, data: Any) -> None:
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(data))
+        sync(part)
+        part.replace(path)
+        sync(self.directory)
+
+    def change(self) -> Change | None:
+        data = self._read(self._change)
+        try:
+            return Change.of(data) if data else None
+        except (KeyError, TypeError):
+            return None
+
+    def begin(self, change: Change) -> None:
+        """Note a change. Its way back has to be in previous/ by then."""
+        for path in (*self.previous.glob("*.deb"), self.previous):
+            sync(path)
+        self._write(self._change, change.as_dict())
+
+    def kept(self) -> Package | None:
+        data = self._read(self._kept)
+        try:
+            return Package(**data) if data and self._kept_deb.is_file() else None
+        except TypeError:
+            return None
+
+    def keep_as_previous(self, name: str) -> None:
+        """Make the kept .deb the way back, without a copy."""
+        os.link(self._kept_deb, self.previous / f"{name}_kept.deb")
+
+    def previous_deb(self) -> Path | None:
+        return next(self.previous.glob("*.deb"), None)
+
+    def settle(self, new: Package) -> None:
+        """Forget the way back. A given .deb becomes the kept one; one from apt can be had again."""
+        if new.sha256:
+            if self.given.is_file():
+                self.given.replace(self._kept_deb)
+            self._write(self._kept, new.as_dict())
+        else:
+            for path in (self._kept, self._kept_deb):
+                if path.exists():
+                    path.unlink()
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove what belongs to a change; change.json goes last, as it says that there is more to remove."""
+        self.empty(self.new)
+        self.empty(self.previous)
+        if self.given.exists():
+            self.given.unlink()
+        if self._change.exists():
+            self._change.unlink()
+
+
+def observe(module: AnsibleModule, store: Store) -> Host:
+    """Return what the host has and knows."""
+    line = r"${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\n"
+    # dpkg-query exits 1 when it has never heard of one of them.
+    _, listed, _ = module.run_command(["dpkg-query", "--show", f"--showformat={line}", *NAMES.values()])
+    _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=True)
+    installed, present, is_unfinished, held = parse_dpkg_query(listed)
+    change = store.change()
+    proven = [one for one in (change.new if change and change.is_installed else None, store.kept()) if one]
+    for index, one in enumerate(installed):
+        sha256 = next((other.sha256 for other in proven if one.is_same_version(other)), "")
+        installed[index] = replace(one, sha256=sha256)
+    try:
+        cpuinfo = CPUINFO.read_text()
+    except OSError:
+        cpuinfo = ""
+    return Host(
+        missing_cpu_flags=missing_cpu_flags(cpuinfo),
+        installed=installed,
+        present=present,
+        is_unfinished=is_unfinished,
+        held=held,
+        known=parse_madison(madison),
+        change=change,
+    )
+
+
+class Changer:
+    """Changes the package of this host."""
+
+    def __init__(self, module: AnsibleModule, store: Store, user: str, group: str) -> None:
+        self.module = module
+        self.store = store
+        self.user = user
+        self.group = group
+        self.warnings: list[str] = []
+        self._was_held = False
+
+    def observe(self) -> Host:
+        return observe(self.module, self.store)
+
+    def _run(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a program of Debian's; returns its exit status and all that it printed."""
+        code, output, errors = self.module.run_command(list(command), environ_update=ENVIRONMENT, cwd="/")
+        return code, f"{output}\n{errors}"
+
+    def _apt(self, *arguments: str | Path, archives: Path) -> None:
+        """Run apt-get on this store. Raises PackageError with apt's own words."""
+        command = [
+            "apt-get",
+            "--quiet",
+            "--yes",
+            "--allow-downgrades",
+            "--allow-change-held-packages",
+            "--no-show-upgraded",
+            f"--option=DPkg::Lock::Timeout={LOCK_TIMEOUT_SECONDS}",
+            f"--option=Dir::Cache::archives={archives}",
+            "--option=APT::Keep-Downloaded-Packages=true",
+            "--option=Dpkg::Options::=--force-confdef",
+            "--option=Dpkg::Options::=--force-confold",
+            *map(str, arguments),
+        ]
+        code, output = self._run(command)
+        if code and "dpkg --configure -a" in output:  # what a killed dpkg leaves
+            self.repair()
+            code, output = self._run(command)
+        if code:
+            lines = [line for line in output.splitlines() if line.strip()]
+            telling = [line for line in lines if line.startswith(("E: ", "dpkg: "))] or lines
+            raise PackageError(" ".join(" ".join(telling[-SHOWN_LINES:]).split()))
+
+    def repair(self) -> None:
+        """Let dpkg finish what a killed one has begun; what it cannot finish is installed anew afterwards."""
+        self._run(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"])
+
+    def fetch_lists(self) -> str:
+        """Fetch apt's lists. Returns what apt complains of: one source that is out of reach need not matter."""
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        while True:
+            _, output = self._run(["apt-get", "--quiet", "update"])
+            if "Could not get lock" not in output or time.monotonic() > deadline:
+                break
+            time.sleep(LISTS_LOCK_POLL_SECONDS)
+        lines = (line for line in output.splitlines() if line.startswith(("E: ", "W: ")))
+        return " ".join(dict.fromkeys(lines))
+
+    def read_given(self, sha256: str) -> Package:
+        """Return what given.deb is, once its digest and architecture are right. Raises PackageError."""
+        try:
+            found = file_sha256(self.store.given)
+        except OSError as error:
+            raise PackageError(f"the .deb of tfserving_package_deb is not on the host: {error}") from error
+        if found != sha256:
+            self.store.given.unlink()
+            raise PackageError(
+                f"tfserving_package_deb has SHA256 {found}, and tfserving_package_deb_sha256 is {sha256}. "
+                "Nothing was changed. Get the digest from who built the package, by another way than the package."
+            )
+        code, output = self._run(["dpkg-deb", "--field", str(self.store.given), "Package", "Version", "Architecture"])
+        fields = parse_fields(output)
+        if code or not {"Package", "Version", "Architecture"} <= set(fields):
+            raise PackageError(f"tfserving_package_deb is no Debian package: {' '.join(output.split())}")
+        if fields["Architecture"] not in ARCHITECTURES:
+            raise PackageError(
+                f"tfserving_package_deb is built for {fields['Architecture']}; it has to be one for amd64 or all"
+            )
+        return Package(fields["Package"], fields["Version"], sha256)
+
+    def download(self, url: str, credentials: str | None, proxy: str | None, no_proxy: Sequence[str]) -> None:
+        """Download a .deb to given.deb, piece by piece. Raises PackageError; its digest is checked by read_given."""
+        proxies = None
+        if proxy and is_bypassed(url, no_proxy):
+            proxy, proxies = None, {}
+        elif proxy:
+            proxies = {"http": proxy, "https": proxy}
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        part = self.store.given.with_name("given.deb.part")
+        try:
+            request = urllib.request.Request(url)  # noqa: S310 - the role lets http and https through
+            if credentials:
+                basic = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
+                # Not sent on to where the server redirects.
+                request.add_unredirected_header("Authorization", f"Basic {basic}")
+            with opener.open(request, timeout=DOWNLOAD_TIMEOUT_SECONDS) as answer, part.open("wb") as file:
+                shutil.copyfileobj(answer, file, CHUNK_BYTES)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            through = f" through {without_password(proxy)}" if proxy else ""
+            reason = getattr(error, "reason", error)
+            raise PackageError(f"cannot get tfserving_package_deb from {url}{through}: {reason}") from error
+        part.replace(self.store.given)
+
+    def ask_version(self, host: Host) -> str:
+        """Return what the installed program answers to --version, as the server's user. Raises PackageError."""
+        code, output = self._run(
+            [
+                "setpriv",
+                f"--reuid={self.user}",
+                f"--regid={self.group}",
+                "--clear-groups",
+                "--no-new-privs",
+                "timeout",
+                "--kill-after=5",
+                str(VERSION_TIMEOUT_SECONDS),
+                PROGRAM,
+                "--version",
+            ]
+        )
+        if code:
+            raise PackageError(diagnose(code, output, host.missing_cpu_flags))
+        return output.strip()
+
+    def install(self, new: Package) -> str:
+        """Install a package; where new has a sha256, from given.deb. Returns its answer to --version.
+
+        Until the .deb of the new package and that of the old one are on the host, nothing is changed. Raises
+        PackageError after everything is as it was before.
+        """
+        host = self.observe()
+        target: str | Path = self.store.given if new.sha256 else f"{new.name}={new.version}"
+        if host.is_unfinished or (host.change and not host.change.is_installed):
+            self.repair()
+            host = self.observe()
+        try:
+            self._apt("install", "--download-only", "--reinstall", target, archives=self.store.new)
+        except PackageError as error:
+            raise PackageError(f"{new} cannot be fetched: {error}. Nothing was changed.") from error
+        change = Change(new, self._save_previous(host), is_installed=False)
+        self.store.begin(change)
+        trouble = "cannot be installed"
+        try:
+            self._replace(host, new, target)
+            trouble = "does not run here"
+            answer = self.ask_version(host)
+        except PackageError as error:
+            raise PackageError(f"{new} {trouble}: {error}. {self._undo(change)}") from error
+        if change.previous and self.store.previous_deb():
+            self.store.begin(replace(change, is_installed=True))
+            self.store.empty(self.store.new)
+        else:
+            self.store.settle(new)
+        return answer
+
+    def _save_previous(self, host: Host) -> Package | None:
+        """Have the .deb of the way back in the store. Returns what the way back is.
+
+        A change that is not over keeps its own: that is the last package which is known to have served.
+        """
+        if host.change and host.change.previous and self.store.previous_deb():
+            return host.change.previous
+        self.store.empty(self.store.previous)
+        if host.change and not host.change.is_installed:
+            return host.change.previous
+        if not host.installed:
+            return None
+        previous = host.installed[0]
+        try:
+            if previous.sha256 and previous == self.store.kept():
+                self.store.keep_as_previous(previous.name)
+            else:
+                target = f"{previous.name}={previous.version}"
+                self._apt("install", "--download-only", "--reinstall", target, archives=self.store.previous)
+                for path in self.store.previous.glob("*.deb"):
+                    if not path.name.startswith(f"{previous.name}_"):
+                        path.unlink()
+            if not self.store.previous_deb():
+                raise PackageError("apt has fetched nothing")
+        except (OSError, PackageError) as error:
+            self.warnings.append(f"There is no way back to {previous}, as its .deb cannot be had: {error}")
+        return previous
+
+    def _replace(self, host: Host, new: Package, target: str | Path) -> None:
+        """Install new in the place of what is there. It is held where that was, as apt forgets it on the way."""
+        self._was_held = self._was_held or bool(host.held)
+        others = [name for name in host.present if name != new.name]
+        if others:
+            # In a step of its own: the packages do not say that they conflict, so apt might unpack first.
+            self._apt("remove", *others, archives=self.store.new)
+        self._apt("install", "--reinstall", target, archives=self.store.new)
+        if self._was_held:
+            self._run(["apt-mark", "hold", new.name])
+
+    def _undo(self, change: Change) -> str:
+        """Put back what was there before a change that failed. Returns a sentence that says so."""
+        try:
+            return self.put_back(change)
+        except PackageError as error:
+            return f"{change.previous or 'The state before'} could not be put back: {error}. Play again to repeat that."
+
+    def put_back(self, change: Change) -> str:
+        """Make a change undone. Returns a sentence that says so. Raises PackageError, and keeps the change then."""
+        self.store.begin(replace(change, is_installed=False))
+        previous, deb = change.previous, self.store.previous_deb()
+        host = self.observe()
+        if host.is_unfinished:
+            self.repair()
+            host = self.observe()
+        if previous is None:
+            if host.present:
+                self._apt("remove", *host.present, archives=self.store.new)
+            self.store.forget()
+            return "It was removed again."
+        if not is_exactly(host, previous):
+            if deb is None:
+                raise PackageError("its .deb could not be had")
+            self._replace(host, previous, deb)
+        self.store.forget()
+        return f"{previous} was put back."
+
+
+def is_exactly(host: Host, package: Package) -> bool:
+    """Say whether a host has this package, whole, and not the other one."""
+    only = list(host.present) == [package.name] and not host.is_unfinished
+    return only and any(one.is_same_version(package) for one in host.installed)

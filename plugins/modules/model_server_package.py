@@ -1,0 +1,233 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_server_package
+short_description: Install, upgrade, downgrade or replace the TensorFlow Serving package, with a way back
+version_added: 0.1.0
+description:
+  - Has the C(.deb) of the new package on the host, and that of the old one as the way back, before anything is changed.
+    Then it removes the other variant, installs the package and asks the new program for its C(--version), as the user
+    that will run it. When that fails, the old package is put back, and the error says what the failure means.
+  - It does not restart the server, which runs on with the old program. Once the restarted server serves,
+    O(state=settled) forgets the way back; when it does not, O(state=restored) goes it.
+  - A run that was killed at any point is put right by the next.
+  - Packages come from apt's signed lists, or are one given C(.deb) whose SHA256 is pinned.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.model_server_package
+options:
+  state:
+    description:
+      - V(present) installs the package, unless it is there.
+      - V(restored) puts back the package before the change that is not over.
+      - V(settled) ends that change. It clears the module's own store and counts as no change of the host.
+    type: str
+    choices: [present, restored, settled]
+    default: present
+  user:
+    description: The user that asks the new program for its version. Not root.
+    type: str
+  group:
+    description: Its group.
+    type: str
+  deb_url:
+    description: Where each host downloads the C(.deb) with O(deb_sha256). Without it, the file has to lie in
+      O(directory) as C(given.deb).
+    type: str
+  deb_url_credentials:
+    description: User and password for O(deb_url), as V(user:password), percent-encoded as in a URL.
+    type: str
+  proxy:
+    description: URL of a proxy for O(deb_url). Without it, the environment's proxy variables are used.
+    type: str
+  no_proxy:
+    description: Hosts and domains that are reached without O(proxy).
+    type: list
+    elements: str
+    default: []
+  lists_renewable:
+    description: Whether apt's lists may be fetched when they do not have the version.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    description: Says what would be installed, also where apt's lists do not have it before they are fetched.
+    support: full
+  diff_mode:
+    description: Shows name and version of the package before and after.
+    support: full
+seealso:
+  - module: modelops.tensorflow_serving.model_server_package_info
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Install the newest 2.19
+  modelops.tensorflow_serving.model_server_package:
+    version: 2.19.*
+    user: tfserving
+    group: tfserving
+    directory: /var/lib/tensorflow-serving/packages
+
+- name: Put the previous package back
+  modelops.tensorflow_serving.model_server_package:
+    state: restored
+    directory: /var/lib/tensorflow-serving/packages
+"""
+
+RETURN = r"""
+package:
+  description: What is installed now.
+  returned: success, except in check mode where apt's lists do not have it yet
+  type: dict
+  sample: {name: tensorflow-model-server, version: 2.19.1, sha256: ""}
+answer:
+  description: What the new program answered to C(--version).
+  returned: when a package was installed
+  type: str
+  sample: |-
+    TensorFlow ModelServer: 2.19.1-rc0
+    TensorFlow Library: 2.19.1
+pending:
+  description: The change that is not over, with its way back. None where there is none.
+  returned: success
+  type: dict
+  sample:
+    new: {name: tensorflow-model-server, version: 2.20.0, sha256: ""}
+    previous: {name: tensorflow-model-server, version: 2.19.1, sha256: ""}
+    is_installed: true
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
+    Host,
+    Package,
+    PackageError,
+    check_given,
+    describe_unknown,
+    is_change_needed,
+    wanted_package,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import (
+    PACKAGE_ARGUMENTS,
+    Changer,
+    Store,
+)
+
+
+def difference(host: Host, after: str) -> dict[str, str]:
+    """Return what ansible-playbook --diff shows."""
+    before = "".join(f"{one}\n" for one in host.installed)
+    return {"before_header": "package", "after_header": "package", "before": before, "after": f"{after}\n"}
+
+
+def present(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
+    """Install what is wanted. Returns the module's results. Raises PackageError."""
+    host = changer.observe()
+    version, sha256 = module.params["version"], module.params["deb_sha256"] or ""
+    wanted = wanted_package(host, module.params["variant"], version, sha256)
+    if wanted and not is_change_needed(host, wanted):
+        return {"changed": False, "package": wanted.as_dict()}
+    if module.check_mode:
+        return would_install(module, changer, host, wanted)
+    changer.store.prepare()
+    if sha256:
+        wanted = bring_given(module, changer, host, sha256)
+    elif wanted is None:
+        wanted = look_again(module, changer)
+    answer = changer.install(wanted)
+    return {"changed": True, "package": wanted.as_dict(), "answer": answer, "diff": difference(host, str(wanted))}
+
+
+def would_install(module: AnsibleModule, changer: Changer, host: Host, wanted: Package | None) -> dict[str, Any]:
+    """Return the module's results in check mode. Raises PackageError where it is sure that the change would fail."""
+    if wanted is None and module.params["deb_sha256"]:
+        return {"changed": True, "diff": difference(host, f"the package with SHA256 {module.params['deb_sha256']}")}
+    if wanted is None and module.params["lists_renewable"]:
+        version = module.params["version"] or "in the newest version"
+        return {"changed": True, "diff": difference(host, f"TensorFlow Serving {version}")}
+    wanted = wanted or look_again(module, changer)
+    return {"changed": True, "package": wanted.as_dict(), "diff": difference(host, str(wanted))}
+
+
+def bring_given(module: AnsibleModule, changer: Changer, host: Host, sha256: str) -> Package:
+    """Return the given package, once its .deb is on the host and found to be what it should be."""
+    if module.params["deb_url"]:
+        names = ("deb_url", "deb_url_credentials", "proxy", "no_proxy")
+        changer.download(*(module.params[name] for name in names))
+    given = changer.read_given(sha256)
+    check_given(host, given, module.params["variant"], module.params["version"])
+    return given
+
+
+def look_again(module: AnsibleModule, changer: Changer) -> Package:
+    """Return what apt knows once its lists are fetched, or as they are where they cannot be renewed."""
+    variant, version, is_renewable = (module.params[name] for name in ("variant", "version", "lists_renewable"))
+    complaints = changer.fetch_lists() if is_renewable else ""
+    host = changer.observe()
+    wanted = wanted_package(host, variant, version)
+    if wanted is None:
+        text = describe_unknown(host, variant, version, is_key_expired=not is_renewable)
+        raise PackageError(f"{text} apt-get update said: {complaints}" if complaints else text)
+    return wanted
+
+
+def restored(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
+    """Go the way back. Returns the module's results. Raises PackageError."""
+    change = changer.store.change()
+    if change is None or change.previous is None:
+        raise PackageError("there is no way back: no change of package is under way on this host")
+    host = changer.observe()
+    if not module.check_mode:
+        changer.put_back(change)
+    return {"changed": True, "package": change.previous.as_dict(), "diff": difference(host, str(change.previous))}
+
+
+def settled(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
+    """End the change. Returns the module's results."""
+    change = changer.store.change()
+    if change is None:
+        return {"changed": False}
+    if not module.check_mode:
+        changer.store.settle(change.new)
+    return {"changed": False, "package": change.new.as_dict()}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **PACKAGE_ARGUMENTS,
+            "state": {"type": "str", "choices": ["present", "restored", "settled"], "default": "present"},
+            "user": {"type": "str"},
+            "group": {"type": "str"},
+            "deb_url": {"type": "str"},
+            "deb_url_credentials": {"type": "str", "no_log": True},
+            "proxy": {"type": "str", "no_log": True},
+            "no_proxy": {"type": "list", "elements": "str", "default": []},
+            "lists_renewable": {"type": "bool", "default": True},
+        },
+        required_if=[("state", "present", ("user", "group"))],
+        supports_check_mode=True,
+    )
+    store = Store(module.params["directory"])
+    changer = Changer(module, store, module.params["user"], module.params["group"])
+    act = {"present": present, "restored": restored, "settled": settled}[module.params["state"]]
+    try:
+        result = act(module, changer)
+    except PackageError as error:
+        module.fail_json(msg=str(error))
+    for warning in changer.warnings:
+        module.warn(warning)
+    change = store.change()
+    module.exit_json(pending=change.as_dict() if change else None, **result)
+
+
+if __name__ == "__main__":
+    main()

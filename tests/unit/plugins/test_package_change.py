@@ -1,0 +1,216 @@
+"""The store that holds the way back of a change of package, and the download of a given package."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_http import StubServer, unused_port
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
+    Change,
+    Package,
+    PackageError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import Changer, Store
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_server_package
+
+OLD = Package("tensorflow-model-server", "2.18.0")
+NEW = Package("tensorflow-model-server", "2.19.1")
+GIVEN = Package("tensorflow-model-server", "2.19.1", "a" * 64)
+
+
+class Module:
+    """Runs programs for the code under test, as AnsibleModule does."""
+
+    def run_command(self, command: list[str], **_: Any) -> tuple[int, str, str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(str(tmp_path / "packages"))
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def changer(store: Store) -> Changer:
+    return Changer(Module(), store, "tfserving", "tfserving")  # type: ignore[arg-type]
+
+
+def files(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.directory)) for path in store.directory.rglob("*") if path.is_file())
+
+
+def begun(store: Store, change: Change) -> Store:
+    """A store as a run leaves it that was killed after the begin of a change."""
+    (store.previous / "old.deb").write_bytes(b"old")
+    (store.new / "new.deb").write_bytes(b"new")
+    if change.new.sha256:
+        store.given.write_bytes(b"given")
+    store.begin(change)
+    return Store(str(store.directory))
+
+
+def test_store_of_a_host_that_was_never_changed_is_empty(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "nowhere"))
+    assert (store.change(), store.kept(), store.previous_deb()) == (None, None, None)
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "{}", '{"new": {"name": "x"}, "previous": null}', "7"])
+def test_change_file_that_is_not_whole_counts_as_none(store: Store, text: str) -> None:
+    (store.directory / "change.json").write_text(text)
+    assert store.change() is None
+
+
+def test_begun_change_and_its_way_back_outlive_the_run(store: Store) -> None:
+    change = Change(NEW, OLD, is_installed=False)
+    later = begun(store, change)
+    assert later.change() == change
+    assert later.previous_deb() == store.previous / "old.deb"
+    later.prepare()
+    assert files(later) == ["change.json", "previous/old.deb"]
+
+
+def test_half_written_files_are_forgotten(store: Store) -> None:
+    (store.directory / "change.json.part").write_text("{")
+    (store.directory / "given.deb.part").write_text("half")
+    store.prepare()
+    assert files(store) == []
+
+
+def test_settled_change_leaves_nothing_that_apt_has(store: Store) -> None:
+    begun(store, Change(NEW, OLD, is_installed=True)).settle(NEW)
+    assert files(store) == []
+
+
+def test_settled_change_keeps_a_given_package_as_the_next_way_back(store: Store) -> None:
+    begun(store, Change(GIVEN, OLD, is_installed=True)).settle(GIVEN)
+    assert files(store) == ["kept.deb", "kept.json"]
+    assert store.kept() == GIVEN
+    store.keep_as_previous(GIVEN.name)
+    store.settle(NEW)
+    assert (files(store), store.kept()) == ([], None)
+
+
+def test_settling_that_was_killed_half_way_is_repeated(store: Store) -> None:
+    store = begun(store, Change(GIVEN, OLD, is_installed=True))
+    store.given.replace(store.directory / "kept.deb")  # the first step
+    store.settle(GIVEN)
+    assert (files(store), store.kept()) == (["kept.deb", "kept.json"], GIVEN)
+
+
+def test_record_without_its_package_counts_as_none(store: Store) -> None:
+    (store.directory / "kept.json").write_text(json.dumps(GIVEN.as_dict()))
+    assert store.kept() is None
+
+
+def test_only_root_can_list_or_write_and_apt_s_user_can_pass(store: Store) -> None:
+    for path in (store.directory, store.new, store.previous):
+        assert path.stat().st_mode & 0o777 == 0o711
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., bytes]:
+    """Build a real .deb with these fields."""
+
+    def run(**fields: str) -> bytes:
+        control = tmp_path / "tree" / "DEBIAN" / "control"
+        control.parent.mkdir(parents=True)
+        given = {
+            "Package": NEW.name,
+            "Version": NEW.version,
+            "Architecture": "all",
+            "Maintainer": "Nobody <nobody@example.com>",
+            "Description": "test",
+            **fields,
+        }
+        control.write_text("".join(f"{name}: {value}\n" for name, value in given.items()))
+        deb = tmp_path / "built.deb"
+        subprocess.run(["dpkg-deb", "--build", control.parents[1], deb], check=True, capture_output=True)
+        return deb.read_bytes()
+
+    return run
+
+
+def test_given_package_is_read_when_its_digest_is_right(changer: Changer, build: Callable[..., bytes]) -> None:
+    data = build()
+    changer.store.given.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    assert changer.read_given(digest) == Package(NEW.name, NEW.version, digest)
+
+
+def test_given_package_with_another_digest_is_refused_and_removed(changer: Changer) -> None:
+    changer.store.given.write_bytes(b"something else")
+    with pytest.raises(PackageError, match="and tfserving_package_deb_sha256 is aaaa.*Nothing was changed"):
+        changer.read_given("a" * 64)
+    assert files(changer.store) == []
+
+
+def test_given_package_for_other_machines_is_refused(changer: Changer, build: Callable[..., bytes]) -> None:
+    data = build(Architecture="arm64")
+    changer.store.given.write_bytes(data)
+    with pytest.raises(PackageError, match="built for arm64"):
+        changer.read_given(hashlib.sha256(data).hexdigest())
+
+
+def test_given_file_that_is_no_package_is_refused(changer: Changer) -> None:
+    changer.store.given.write_bytes(b"<html>")
+    with pytest.raises(PackageError, match="is no Debian package"):
+        changer.read_given(hashlib.sha256(b"<html>").hexdigest())
+    changer.store.given.unlink()
+    with pytest.raises(PackageError, match="is not on the host"):
+        changer.read_given("a" * 64)
+
+
+def test_package_is_downloaded_through_the_proxy_or_past_it(
+    changer: Changer, serving: StubServer, proxy: StubServer
+) -> None:
+    serving.answer("/x.deb", b"direct")
+    proxy.answer(f"{serving.url}/x.deb", b"proxied")
+    changer.download(f"{serving.url}/x.deb", None, proxy.url, [])
+    assert changer.store.given.read_bytes() == b"proxied"
+    changer.download(f"{serving.url}/x.deb", None, proxy.url, ["127.0.0.1"])
+    assert changer.store.given.read_bytes() == b"direct"
+
+
+def test_failed_download_names_url_and_proxy_and_no_password(changer: Changer, serving: StubServer) -> None:
+    proxy = f"http://user:secret@127.0.0.1:{unused_port()}"
+    with pytest.raises(PackageError, match="cannot get tfserving_package_deb from .*/x.deb through 127.0.0.1") as error:
+        changer.download(f"{serving.url}/x.deb", "me:secret", proxy, [])
+    assert "secret" not in str(error.value)
+    assert files(changer.store) == []
+
+
+def test_user_and_password_are_sent_to_the_server_decoded(changer: Changer, serving: StubServer) -> None:
+    serving.answer("/x.deb", b"data")
+    changer.download(f"{serving.url}/x.deb", "me:p%40ss", None, [])
+    assert serving.headers[-1]["authorization"] == f"Basic {base64.b64encode(b'me:p@ss').decode()}"
+
+
+def test_settling_counts_as_no_change_and_takes_place_outside_check_mode_only(
+    store: Store, run_module: Callable[..., dict[str, Any]]
+) -> None:
+    begun(store, Change(NEW, OLD, is_installed=True))
+    settle = {"state": "settled", "directory": str(store.directory)}
+    looked = run_module(model_server_package, check=True, **settle)
+    assert (looked["changed"], looked["pending"]["previous"]["version"]) == (False, "2.18.0")
+    done = run_module(model_server_package, **settle)
+    assert (done["changed"], done["pending"], files(store)) == (False, None, [])
+    assert run_module(model_server_package, **settle)["changed"] is False
+
+
+def test_nothing_is_put_back_where_nothing_is_under_way(
+    store: Store, run_module: Callable[..., dict[str, Any]]
+) -> None:
+    result = run_module(model_server_package, state="restored", directory=str(store.directory))
+    assert result["failed"]
+    assert "there is no way back" in result["msg"]
