@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := python3 tests/lab/lab.py
 PYTHON_SOURCES := plugins examples tests molecule
+SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
 # uv reads neither pip's settings nor the system's certificates by itself.
 export SSL_CERT_FILE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt) $(PIP_CERT))
@@ -48,8 +49,13 @@ lint: .venv/installed ## Run the linters and type checkers
 unit: .venv/installed ## Run the unit tests: plugins, lab, lab model server, examples
 	pytest tests/unit
 
-molecule: lab-packages models ## Run every molecule scenario on fresh lab hosts
-	molecule test --all
+molecule: lab-packages models ## Run every molecule scenario on fresh lab hosts, and print how long each took
+	for scenario in $(SCENARIOS); do
+	  SECONDS=0
+	  molecule test --scenario-name $$scenario
+	  times+=$$(printf '  %-12s %3d s' $$scenario $$SECONDS)$$'\n'
+	done
+	printf 'molecule scenarios:\n%s' "$$times"
 
 e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
 	pytest tests/e2e

@@ -8,7 +8,9 @@ import pytest
     [
         "/etc/apt/keyrings/tensorflow-serving.gpg",
         "/etc/apt/sources.list.d/tensorflow-serving.sources",
+        "/etc/apt/preferences.d/tensorflow-serving.pref",
         "/etc/apt/apt.conf.d/90tensorflow-serving-proxy",
+        "/etc/apt/auth.conf.d/90tensorflow-serving-proxy.conf",
         "/etc/tensorflow-serving",
         "/etc/systemd/system/tensorflow-model-server.service",
         "/etc/systemd/system/multi-user.target.wants/tensorflow-model-server.service",
