@@ -37,6 +37,7 @@ class Play:
     """The outcome of one ansible-playbook run: text is its output, recap its counts by host."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.status = done.returncode
         self.failed = done.returncode != 0
         self.text = done.stdout + done.stderr
         self.words = " ".join(self.text.split())  # the output without its line breaks

@@ -8,6 +8,7 @@ import base64
 import fcntl
 import hashlib
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
                 result = self._renewed(task_vars, common, args, before)
                 result["changed"] = result.get("changed", False) or before["changed"]  # it may have set the mode
         if not result.get("failed"):
-            self._judge(args["expired_key"], result)
+            self._judge(args["expired_key"], result, given=not args["url"])
         result.pop("due", None)
         return result
 
@@ -96,7 +97,7 @@ class ActionModule(ActionBase):
             return {**before, "warnings": [*before.get("warnings", []), warning]}
         return result
 
-    def _judge(self, expired_key: str, result: dict[str, Any]) -> None:
+    def _judge(self, expired_key: str, result: dict[str, Any], given: bool) -> None:
         """Fail, or warn, for a key that has expired and of which no better one was published.
 
         A copy that is still good goes on when the key is published as revoked, as nobody has verified that.
@@ -109,8 +110,13 @@ class ActionModule(ActionBase):
         keys = [one for one in (result["published"], result["key"]) if one]
         key = max(keys, key=lambda one: (not one["revoked"], one["expires"] or ""))
         end = "is revoked" if key["revoked"] else f"expired on {key['expires']}"
+        if not key["revoked"] and datetime.fromisoformat(key["expires"].replace("Z", "+00:00")) > datetime.now(
+            timezone.utc
+        ):
+            end = f"expires on {key['expires']}, which has passed by the host's clock and not by the controller's"
+        published = "as given" if given else "as published now"
         msg = f"The signing key {key['fingerprint']} {end}"
-        msg += ", as published now" if result["published"] else ", and a renewed one could not be looked for"
+        msg += f", {published}" if result["published"] else ", and a renewed one could not be looked for"
         if expired_key == "keep":
             result["warnings"] = [*result.get("warnings", []), f"{msg}. Going on with what is installed."]
         else:

@@ -39,15 +39,15 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - "C(host): the repository's host. C(proxy): the proxy without user and password, or V(DIRECT). C(netrc): the line
-      for C(/etc/apt/auth.conf.d) that holds user and password, or empty."
+    - "C(proxy): the proxy without user and password, or V(DIRECT). C(netrc): the line for C(/etc/apt/auth.conf.d) that
+      holds user and password, or empty."
   type: dict
-  sample: {host: storage.googleapis.com, proxy: "http://proxy.example.com:3128", netrc: ""}
+  sample: {proxy: "http://proxy.example.com:3128", netrc: ""}
 """
 
 import re
 from typing import Any, Callable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ansible.errors import AnsibleFilterError
 
@@ -55,31 +55,31 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxie
 
 
 def apt_proxy(uri: str, proxy: str, no_proxy: list[str]) -> dict[str, str]:
-    """Return host, proxy and netrc of a repository's URI. Raises AnsibleFilterError for what apt could not read.
+    """Return proxy and netrc for a repository's URI. Raises AnsibleFilterError for what apt could not read.
 
     Source of the forms: apt.conf(5), Acquire::http::Proxy::<host>, and apt_auth.conf(5).
     """
-    host = urlsplit(uri).hostname or ""
-    if not host:
-        raise AnsibleFilterError(f"{uri} names no host, so there is nothing to reach through a proxy")
     if is_bypassed(uri, no_proxy):
-        return {"host": host, "proxy": "DIRECT", "netrc": ""}
+        return {"proxy": "DIRECT", "netrc": ""}
     # Never quoted in an error: it may hold a password.
     match = re.fullmatch(r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/]+)(?::(?P<password>[^\s@/]*))?@)?"
                          r"(?P<address>[\w.-]+|[\w.-]+:\d+|\[[0-9a-fA-F:.]+\](?::\d+)?)/?", proxy)  # fmt: skip
     if not match:
         raise AnsibleFilterError(
-            "the proxy has to be http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host where it "
-            "asks for them and special characters of these written as %XX"
+            "tfserving_apt_proxy has to be http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host "
+            "where it asks for them and special characters of these written as %XX"
         )
     address = f"{match['scheme']}://{match['address']}"
     user, password = unquote(match["user"] or ""), unquote(match["password"] or "")
     if re.search(r"\s", user + password):
         raise AnsibleFilterError(
-            "user and password of the proxy must not hold white space, which apt cannot read there"
+            "user and password in tfserving_apt_proxy must not hold white space, which apt cannot read there"
+        )
+    if user and match["address"].startswith("["):
+        raise AnsibleFilterError(
+            "tfserving_apt_proxy has a user and an IPv6 address, with which apt sends no password: use the proxy's name"
         )
     return {
-        "host": host,
         "proxy": address,
         "netrc": f"machine {address} login {user} password {password}" if user else "",
     }

@@ -36,8 +36,9 @@ rows: "{{ ansible_play_hosts_all | modelops.tensorflow_serving.key_rows(hostvars
 RETURN = r"""
 _value:
   description:
-    - The rows. The state is V(valid), V(renewal due), V(expired), V(revoked), V(missing), V(unreadable) or
-      V(HOST UNREACHABLE).
+    - The rows. The state is V(valid), V(renewal due), V(expired), V(revoked), V(another key), V(missing),
+      V(unreadable), also for an armoured key, which apt does not read under that name, V(no source) where the result
+      was skipped, or V(HOST UNREACHABLE).
   type: list
   elements: dict
   sample:
@@ -55,7 +56,7 @@ def key_rows(hosts: list[str], hostvars: Mapping[str, Any], variable: str) -> li
     """Return the rows that DOCUMENTATION describes."""
     rows: list[dict[str, Any]] = []
     for host in hosts:
-        result = hostvars[host].get(variable) or {}
+        result = hostvars[host].get(variable) or {"unreachable": True}
         for key in result.get("keys") or [{}]:
             rows.append(
                 {
@@ -72,10 +73,14 @@ def key_rows(hosts: list[str], hostvars: Mapping[str, Any], variable: str) -> li
 def _state(result: Mapping[str, Any], key: Mapping[str, Any]) -> str:
     if result.get("unreachable"):
         return "HOST UNREACHABLE"
-    if result.get("failed"):
+    if result.get("skipped"):
+        return "no source"
+    if result.get("failed") or result.get("armoured"):
         return "unreadable"
     if not key:
         return "missing"
+    if not key["expected"]:
+        return "another key"
     if key["revoked"]:
         return "revoked"
     if key["expired"]:

@@ -23,6 +23,9 @@ options:
   content:
     description: The key itself, in ASCII armour, or its binary form in base64. Either this or O(path).
     type: str
+  fingerprint:
+    description: The fingerprint that is expected, 40 hex digits; spaces are allowed.
+    type: str
   renew_before_days:
     description: A key that ends sooner than in this many days is due for renewal.
     type: int
@@ -48,6 +51,10 @@ EXAMPLES = r"""
 RETURN = r"""
 exists:
   description: Whether there is a file at O(path); true for O(content).
+  returned: success
+  type: bool
+armoured:
+  description: Whether the file is in ASCII armour, which apt reads in files called C(.asc) only.
   returned: success
   type: bool
 keys:
@@ -80,6 +87,9 @@ keys:
     revoked:
       description: Whether its owner revoked it.
       type: bool
+    expected:
+      description: Whether it has the fingerprint O(fingerprint), where that is given.
+      type: bool
     renewal_due:
       description: Whether it is revoked, or over, or ends within O(renew_before_days) days.
       type: bool
@@ -91,7 +101,12 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_key import is_due, key_material
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import OpenPGPError, signing_keys
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
+    OpenPGPError,
+    dearmor,
+    normalise_fingerprint,
+    signing_keys,
+)
 
 
 def main() -> None:
@@ -99,6 +114,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path"},
             "content": {"type": "str"},
+            "fingerprint": {"type": "str", "no_log": False},
             "renew_before_days": {"type": "int", "default": 30},
         },
         mutually_exclusive=[("path", "content")],
@@ -107,16 +123,25 @@ def main() -> None:
     )
     path, content, days = (module.params[name] for name in ("path", "content", "renew_before_days"))
     try:
-        keys = signing_keys(Path(path).read_bytes() if content is None else key_material(content))
+        expected = normalise_fingerprint(module.params["fingerprint"]) if module.params["fingerprint"] else None
+        data = Path(path).read_bytes() if content is None else key_material(content)
+        keys = signing_keys(data)
     except FileNotFoundError:
-        module.exit_json(changed=False, exists=False, keys=[])
+        module.exit_json(changed=False, exists=False, armoured=False, keys=[])
     except OSError as error:
         module.fail_json(msg=f"cannot read {path}: {error.strerror}")
     except OpenPGPError as error:
         module.fail_json(msg=f"{path or 'content'} holds no key that can be read: {error}")
     now = datetime.now(timezone.utc)
-    facts = [{**key.facts(now), "renewal_due": is_due(key, days, now)} for key in keys]
-    module.exit_json(changed=False, exists=True, keys=facts)
+    facts = [
+        {
+            **key.facts(now),
+            "expected": expected in (None, key.fingerprint),
+            "renewal_due": is_due(key, days, now),
+        }
+        for key in keys
+    ]
+    module.exit_json(changed=False, exists=True, armoured=dearmor(data) != data, keys=facts)
 
 
 if __name__ == "__main__":

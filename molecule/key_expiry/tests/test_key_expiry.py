@@ -54,7 +54,7 @@ def test_key_that_expires_soon_is_downloaded_once_for_all_hosts(play, aged, key_
 
 def test_table_says_that_it_is_due_and_the_exit_code_too(play, aged):
     played = play(KEY_STATUS, variables=aged.variables())
-    assert played.failed
+    assert played.status == 2
     assert days_left(played) == dict.fromkeys(HOSTS, (4, "renewal due"))
     assert "The signing key of debian13a is renewal due" in played.words
     assert played.changed() == 0
@@ -68,8 +68,13 @@ def test_newer_key_of_the_same_fingerprint_replaces_it(play, aged, aged_key, key
     assert {name: counts["changed"] for name, counts in played.recap.items()} == dict.fromkeys(HOSTS, 2)
     assert len(re.findall(rf"^\+{aged_key.fingerprint} expires ", played.text, re.MULTILINE)) == len(HOSTS)
     played = play(KEY_STATUS, variables=aged.variables())
-    assert not played.failed, played.text
+    assert played.status == 0
     assert days_left(played) == dict.fromkeys(HOSTS, (364, "valid"))
+    away = "{{ 9 if inventory_hostname == 'debian13a' else 22 }}"
+    played = play(KEY_STATUS, variables={**aged.variables(), "ansible_port": away})
+    assert played.status == 4
+    assert re.search(r"^debian13a +HOST UNREACHABLE$", played.text, re.MULTILINE)
+    assert days_left(played) == {"debian12": (364, "valid"), "debian13b": (364, "valid")}
 
 
 @pytest.mark.parametrize("fetch", ["controller", "host"])

@@ -31,9 +31,8 @@ def test_lists_that_cannot_be_fetched_fail_naming_the_variable_and_leave_no_sour
     key = {"tfserving_apt_key_file": str(main_repository.root / "tensorflow-serving.release.pub.gpg")}
     played = play(SERVING, INVENTORY, "--limit=debian12,debian13a", variables={"tfserving_apt_proxy": "", **key})
     assert played.failed
-    assert "apt cannot use the repository http://inside.lab/tensorflow-serving-apt (no tfserving_apt_proxy is set)" in (
-        played.words
-    )
+    assert "apt cannot use tensorflow-serving.sources, so nothing was changed" in played.words
+    assert "If this host reaches it through a proxy only, set tfserving_apt_proxy (none is set)" in played.words
     assert "Could not resolve 'inside.lab'" in played.words
     for name in ("debian12", "debian13a"):
         assert played.recap[name]["failed"] == 1

@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,7 +206,8 @@ def test_published_key_that_is_over_fails_or_is_kept_out(
     failed = ask(**arguments)
     assert (failed["failed"], failed["reason"], failed["changed"]) == (True, "expired", False)
     if not copy:
-        words = f"The signing key {PINNED} {end.format(end_of(failed))}, as published now"
+        origin = "as given" if way == "content" else "as published now"
+        words = f"The signing key {PINNED} {end.format(end_of(failed))}, {origin}"
         assert failed["msg"] == words
     kept = ask(expired_key="keep", **arguments)
     assert (kept.get("failed", False), kept["usable"], kept["changed"]) == (False, False, False)
@@ -504,3 +506,17 @@ def test_password_of_a_proxy_is_printed_nowhere(
     assert "s3cret" not in run.output
     assert "s3cret" not in str(told)
     assert {one.get("proxy-authorization") for one in proxy.headers} == {"Basic dXNlcjpzM2NyZXRAd29yZA=="}
+
+
+def test_clock_that_is_ahead_is_named(ask: Ask, keyring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host says that the key has expired, and by the controller's clock it has not."""
+
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) - timedelta(days=60)
+
+    keyring.write_bytes(signing_key(-30))
+    monkeypatch.setattr(action_plugin, "datetime", Earlier)
+    result = ask(content=armour(signing_key(-30)).decode())
+    assert "has passed by the host's clock and not by the controller's" in result["msg"]
