@@ -22,6 +22,7 @@ LISTS_LOCK_POLL_SECONDS = 3
 # Where the key of a repository expired, the advice that people find is to set the opposite in apt.conf.d.
 OPTIONS = (
     "--option=APT::Get::AllowUnauthenticated=false",
+    "--option=APT::Get::Force-Yes=false",  # would let unverified packages in, whatever else is set
     "--option=Acquire::AllowInsecureRepositories=false",
     "--option=Acquire::AllowWeakRepositories=false",
     "--option=Acquire::AllowDowngradeToInsecureRepositories=false",

@@ -55,22 +55,26 @@ class Package:
 class Change:
     """A change of package that is not over: previous, the way back, is kept until new is known to serve.
 
-    is_installed says that the change itself came to its end: new is installed and has answered --version.
+    is_installed says that the change itself came to its end: new is installed and has answered --version. is_failed
+    says that new was tried, and that the way back has begun. is_held is whether the package was held before.
     """
 
     new: Package
     previous: Package | None
-    is_installed: bool
+    is_installed: bool = False
+    is_failed: bool = False
+    is_held: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        previous = self.previous.as_dict() if self.previous else None
-        return {"new": self.new.as_dict(), "previous": previous, "is_installed": self.is_installed}
+        states = {"is_installed": self.is_installed, "is_failed": self.is_failed, "is_held": self.is_held}
+        return {"new": self.new.as_dict(), "previous": self.previous.as_dict() if self.previous else None, **states}
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Change:
         """Raises KeyError and TypeError for what as_dict has not made."""
         previous = Package(**data["previous"]) if data["previous"] else None
-        return cls(Package(**data["new"]), previous, bool(data["is_installed"]))
+        states = {name: bool(data[name]) for name in ("is_installed", "is_failed", "is_held")}
+        return cls(Package(**data["new"]), previous, **states)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Host:
     # Versions that apt's lists have, newest first.
     known: dict[str, list[str]] = field(default_factory=dict)
     change: Change | None = None
+    # What a change that has not come to its end can be undone to, as its .deb is there.
+    way_back: Package | None = None
 
 
 def missing_cpu_flags(cpuinfo: str) -> list[str]:
@@ -127,21 +133,25 @@ def wanted_package(host: Host, variant: str, version: str, sha256: str = "") -> 
 
     It cannot where apt's lists do not have the version, and where the .deb with that sha256 is still to come.
     Without a version, or with a pattern that it fits, what is installed stays; the other variant comes in the same
-    version then, where there is one. Raises PackageError where the .deb is not what variant and version ask for.
+    version then, where there is one. A change that was killed goes on, and after one that failed any other version
+    comes first. Raises PackageError where the .deb is not what variant and version ask for.
     """
+    there = [*([host.way_back] if host.way_back else []), *host.installed]
     if sha256:
-        given = next((one for one in host.installed if one.sha256 == sha256), None)
+        given = next((one for one in there if one.sha256 == sha256), None)
         if given:
             check_given(host, given, variant, version)
         return given
     name = wanted_name(host, variant)
-    there = [one.version for one in host.installed if one.name == name]
-    candidates = there + host.known.get(name, [])
-    if host.change and not host.change.is_installed:
-        there.insert(0, host.change.new.version)
-    there += [one.version for one in host.installed if one.name != name]
-    fitting = [one for one in there if one in candidates and matches(one, version)]
-    fitting += [one for one in host.known.get(name, []) if matches(one, version)]
+    own = [one.version for one in there if one.name == name]
+    others = [one.version for one in there if one.name != name]
+    known = host.known.get(name, [])
+    change = host.change if host.change and not host.change.is_installed else None
+    begun = [change.new.version] if change else []
+    fitting = [one for one in begun + own + others if one in own + known and matches(one, version)]
+    fitting += [one for one in known if matches(one, version)]
+    if change and change.is_failed:
+        fitting.sort(key=lambda one: change.new.is_same_version(Package(name, one)))
     return Package(name, fitting[0]) if fitting else None
 
 
@@ -176,6 +186,16 @@ def check_given(host: Host, given: Package, variant: str, version: str) -> None:
             f"tfserving_package_deb holds {given}, and tfserving_package_version is {version}. "
             "Leave the version empty, or give the .deb of that version."
         )
+
+
+def is_undone_by(host: Host, wanted: Package | None) -> bool:
+    """Say whether the way back of a change that was killed or has failed leads to the wanted package."""
+    return wanted is not None and wanted.is_same_version(host.way_back)
+
+
+def parse_removals(output: str) -> list[str]:
+    """Return the packages that `apt-get --simulate` would remove."""
+    return [name.partition(":")[0] for name in re.findall(r"^(?:Remv|Purg) (\S+)", output, flags=re.MULTILINE)]
 
 
 def describe_known(known: dict[str, list[str]]) -> str:

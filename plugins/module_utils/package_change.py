@@ -14,21 +14,18 @@ The store is a directory of root's on the host:
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import http.client
 import json
 import os
 import shutil
-import time
-import urllib.parse
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_get
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.installed_package import rebuild
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
     ARCHITECTURES,
     NAMES,
@@ -42,8 +39,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_
     parse_dpkg_query,
     parse_fields,
     parse_madison,
+    parse_removals,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import is_bypassed, without_password
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import DownloadError, download_to
 
 # What both modules ask for.
 PACKAGE_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -53,19 +51,10 @@ PACKAGE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "deb_sha256": {"type": "str"},
 }
 CPUINFO = Path("/proc/cpuinfo")
-# How long another apt, such as that of unattended-upgrades, may hold dpkg's lock; in seconds.
-LOCK_TIMEOUT_SECONDS = 300
-LISTS_LOCK_POLL_SECONDS = 3
 VERSION_TIMEOUT_SECONDS = 60
 DOWNLOAD_TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 SHOWN_LINES = 10
-ENVIRONMENT = {
-    "DEBIAN_FRONTEND": "noninteractive",
-    "LC_ALL": "C",
-    # It would restart the server on the new program before that has answered --version.
-    "NEEDRESTART_SUSPEND": "1",
-}
 
 
 def file_sha256(path: Path) -> str:
@@ -84,6 +73,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class WayBackLost(PackageError):
+    """The store does not have the way back any more."""
 
 
 class Store:
@@ -179,6 +172,14 @@ class Store:
             self._change.unlink()
 
 
+def read_missing_cpu_flags() -> list[str]:
+    """Return what the optimized build needs and this CPU lacks."""
+    try:
+        return missing_cpu_flags(CPUINFO.read_text())
+    except OSError:
+        return missing_cpu_flags("")
+
+
 def observe(module: AnsibleModule, store: Store) -> Host:
     """Return what the host has and knows."""
     line = r"${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\n"
@@ -187,22 +188,20 @@ def observe(module: AnsibleModule, store: Store) -> Host:
     _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=True)
     installed, present, is_unfinished, held = parse_dpkg_query(listed)
     change = store.change()
+    way_back = change.previous if change and not change.is_installed and store.previous_deb() else None
     proven = [one for one in (change.new if change and change.is_installed else None, store.kept()) if one]
     for index, one in enumerate(installed):
         sha256 = next((other.sha256 for other in proven if one.is_same_version(other)), "")
         installed[index] = replace(one, sha256=sha256)
-    try:
-        cpuinfo = CPUINFO.read_text()
-    except OSError:
-        cpuinfo = ""
     return Host(
-        missing_cpu_flags=missing_cpu_flags(cpuinfo),
+        missing_cpu_flags=read_missing_cpu_flags(),
         installed=installed,
         present=present,
         is_unfinished=is_unfinished,
         held=held,
         known=parse_madison(madison),
         change=change,
+        way_back=way_back,
     )
 
 
@@ -214,41 +213,51 @@ class Changer:
         self.store = store
         self.user = user
         self.group = group
-        self.warnings: list[str] = []
-        self._was_held = False
 
     def observe(self) -> Host:
         return observe(self.module, self.store)
 
     def _run(self, command: Sequence[str]) -> tuple[int, str]:
         """Run a program of Debian's; returns its exit status and all that it printed."""
-        code, output, errors = self.module.run_command(list(command), environ_update=ENVIRONMENT, cwd="/")
+        code, output, errors = self.module.run_command(list(command), environ_update=apt_get.ENVIRONMENT, cwd="/")
         return code, f"{output}\n{errors}"
 
-    def _apt(self, *arguments: str | Path, archives: Path) -> None:
-        """Run apt-get on this store. Raises PackageError with apt's own words."""
+    def _apt(self, *arguments: str | Path, archives: Path | None = None) -> str:
+        """Run apt-get on this store; returns what it printed. Raises PackageError with apt's own words."""
         command = [
-            "apt-get",
-            "--quiet",
-            "--yes",
             "--allow-downgrades",
             "--allow-change-held-packages",
             "--no-show-upgraded",
-            f"--option=DPkg::Lock::Timeout={LOCK_TIMEOUT_SECONDS}",
-            f"--option=Dir::Cache::archives={archives}",
+            "--no-auto-remove",
+            f"--option=Dir::Cache::archives={archives or self.store.new}",
             "--option=APT::Keep-Downloaded-Packages=true",
             "--option=Dpkg::Options::=--force-confdef",
             "--option=Dpkg::Options::=--force-confold",
             *map(str, arguments),
         ]
-        code, output = self._run(command)
+        code, output = apt_get.apt_get(self.module, *command)
         if code and "dpkg --configure -a" in output:  # what a killed dpkg leaves
             self.repair()
-            code, output = self._run(command)
+            code, output = apt_get.apt_get(self.module, *command)
         if code:
             lines = [line for line in output.splitlines() if line.strip()]
             telling = [line for line in lines if line.startswith(("E: ", "dpkg: "))] or lines
-            raise PackageError(" ".join(" ".join(telling[-SHOWN_LINES:]).split()))
+            raise PackageError(" ".join(" ".join(telling[-SHOWN_LINES:]).split()).rstrip("."))
+        return output
+
+    def _check_removals(self, *arguments: str | Path, only: Sequence[str]) -> None:
+        """Raise PackageError where this command of apt-get's would remove other packages than these."""
+        surplus = sorted(set(parse_removals(self._apt("--simulate", *arguments))) - set(only))
+        if surplus:
+            raise PackageError(
+                f"it would take {', '.join(surplus)} off the host. Remove that by hand if nothing needs it, and play "
+                "again, or choose another package"
+            )
+
+    def _remove(self, names: Sequence[str]) -> None:
+        """Remove packages of the server's, and no other. Raises PackageError."""
+        self._check_removals("remove", *names, only=names)
+        self._apt("remove", *names)
 
     def repair(self) -> None:
         """Let dpkg finish what a killed one has begun; what it cannot finish is installed anew afterwards."""
@@ -256,14 +265,7 @@ class Changer:
 
     def fetch_lists(self) -> str:
         """Fetch apt's lists. Returns what apt complains of: one source that is out of reach need not matter."""
-        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-        while True:
-            _, output = self._run(["apt-get", "--quiet", "update"])
-            if "Could not get lock" not in output or time.monotonic() > deadline:
-                break
-            time.sleep(LISTS_LOCK_POLL_SECONDS)
-        lines = (line for line in output.splitlines() if line.startswith(("E: ", "W: ")))
-        return " ".join(dict.fromkeys(lines))
+        return apt_get.complaints(apt_get.update(self.module)[1])
 
     def read_given(self, sha256: str) -> Package:
         """Return what given.deb is, once its digest and architecture are right. Raises PackageError."""
@@ -289,25 +291,13 @@ class Changer:
 
     def download(self, url: str, credentials: str | None, proxy: str | None, no_proxy: Sequence[str]) -> None:
         """Download a .deb to given.deb, piece by piece. Raises PackageError; its digest is checked by read_given."""
-        proxies = None
-        if proxy and is_bypassed(url, no_proxy):
-            proxy, proxies = None, {}
-        elif proxy:
-            proxies = {"http": proxy, "https": proxy}
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
         part = self.store.given.with_name("given.deb.part")
         try:
-            request = urllib.request.Request(url)  # noqa: S310 - the role lets http and https through
-            if credentials:
-                basic = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
-                # Not sent on to where the server redirects.
-                request.add_unredirected_header("Authorization", f"Basic {basic}")
-            with opener.open(request, timeout=DOWNLOAD_TIMEOUT_SECONDS) as answer, part.open("wb") as file:
-                shutil.copyfileobj(answer, file, CHUNK_BYTES)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            through = f" through {without_password(proxy)}" if proxy else ""
-            reason = getattr(error, "reason", error)
-            raise PackageError(f"cannot get tfserving_package_deb from {url}{through}: {reason}") from error
+            with part.open("wb") as file:
+                download_to(file, url, proxy, no_proxy, DOWNLOAD_TIMEOUT_SECONDS, credentials=credentials)
+        except DownloadError as error:
+            part.unlink()
+            raise PackageError(f"tfserving_package_deb: {error}") from error
         part.replace(self.store.given)
 
     def ask_version(self, host: Host) -> str:
@@ -341,15 +331,18 @@ class Changer:
         if host.is_unfinished or (host.change and not host.change.is_installed):
             self.repair()
             host = self.observe()
+        is_held = bool(host.held) or (host.change is not None and host.change.is_held)
         try:
-            self._apt("install", "--download-only", "--reinstall", target, archives=self.store.new)
-        except PackageError as error:
-            raise PackageError(f"{new} cannot be fetched: {error}. Nothing was changed.") from error
-        change = Change(new, self._save_previous(host), is_installed=False)
+            self._fetch(host, new, target)
+            change = Change(new, self._save_previous(host), is_held=is_held)
+        except PackageError:
+            if not host.change:
+                self.store.forget()
+            raise
         self.store.begin(change)
         trouble = "cannot be installed"
         try:
-            self._replace(host, new, target)
+            self._replace(host, new, target, is_held)
             trouble = "does not run here"
             answer = self.ask_version(host)
         except PackageError as error:
@@ -361,16 +354,29 @@ class Changer:
             self.store.settle(new)
         return answer
 
+    def _fetch(self, host: Host, new: Package, target: str | Path) -> None:
+        """Have apt fetch all that a change needs, and see that it takes nothing else away. Raises PackageError."""
+        others = [name for name in host.present if name != new.name]
+        try:
+            self._check_removals("install", "--reinstall", target, only=others)
+            if others:
+                self._check_removals("remove", *others, only=others)
+            self._apt("install", "--download-only", "--reinstall", target)
+        except PackageError as error:
+            raise PackageError(f"{new} cannot be had: {error}. Nothing was changed.") from error
+
     def _save_previous(self, host: Host) -> Package | None:
         """Have the .deb of the way back in the store. Returns what the way back is.
 
-        A change that is not over keeps its own: that is the last package which is known to have served.
+        A change that is not over keeps its own: that is the last package which is known to have served. Raises
+        PackageError where there would be none.
         """
-        if host.change and host.change.previous and self.store.previous_deb():
-            return host.change.previous
+        change = host.change
+        if change and change.previous and self.store.previous_deb():
+            return change.previous
         self.store.empty(self.store.previous)
-        if host.change and not host.change.is_installed:
-            return host.change.previous
+        if change and not change.is_installed and not (change.previous and is_exactly(host, change.previous)):
+            return change.previous  # the host has nothing that is known to serve
         if not host.installed:
             return None
         previous = host.installed[0]
@@ -378,38 +384,63 @@ class Changer:
             if previous.sha256 and previous == self.store.kept():
                 self.store.keep_as_previous(previous.name)
             else:
-                target = f"{previous.name}={previous.version}"
-                self._apt("install", "--download-only", "--reinstall", target, archives=self.store.previous)
-                for path in self.store.previous.glob("*.deb"):
-                    if not path.name.startswith(f"{previous.name}_"):
-                        path.unlink()
-            if not self.store.previous_deb():
-                raise PackageError("apt has fetched nothing")
+                self._fetch_previous(previous)
         except (OSError, PackageError) as error:
-            self.warnings.append(f"There is no way back to {previous}, as its .deb cannot be had: {error}")
+            self._rebuild_previous(previous, error)
         return previous
 
-    def _replace(self, host: Host, new: Package, target: str | Path) -> None:
-        """Install new in the place of what is there. It is held where that was, as apt forgets it on the way."""
-        self._was_held = self._was_held or bool(host.held)
+    def _fetch_previous(self, previous: Package) -> None:
+        """Have apt fetch the .deb of the way back. Raises PackageError."""
+        target = f"{previous.name}={previous.version}"
+        self._apt("install", "--download-only", "--reinstall", target, archives=self.store.previous)
+        for path in self.store.previous.glob("*.deb"):
+            if not path.name.startswith(f"{previous.name}_"):
+                path.unlink()
+        if not self.store.previous_deb():
+            raise PackageError("apt does not know this version")
+
+    def _rebuild_previous(self, previous: Package, why: Exception) -> None:
+        """Build the .deb of the way back from the installed files, for this reason. Raises PackageError."""
+        deb = self.store.previous / f"{previous.name}_rebuilt.deb"
+        try:
+            rebuild(self._run, previous.name, self.store.new / "tree", deb)
+        except (OSError, PackageError) as error:
+            raise PackageError(
+                f"there would be no way back to {previous}, which is installed. Its .deb cannot be had: {why}. It "
+                f"cannot be built from the installed files: {error}. Nothing was changed. Ways on, before you play "
+                "again: have the version in the repository; or install it anew from its .deb (dpkg --install); or do "
+                f"without a way back (apt-get remove {previous.name})."
+            ) from error
+        self.module.warn(
+            f"The .deb of {previous} cannot be had: {why}. As the way back it was built from the installed files."
+        )
+
+    def _replace(self, host: Host, new: Package, target: str | Path, is_held: bool) -> None:
+        """Install new in the place of what is there, and hold it where that was: apt forgets it on the way."""
         others = [name for name in host.present if name != new.name]
         if others:
             # In a step of its own: the packages do not say that they conflict, so apt might unpack first.
-            self._apt("remove", *others, archives=self.store.new)
-        self._apt("install", "--reinstall", target, archives=self.store.new)
-        if self._was_held:
+            self._remove(others)
+        self._apt("install", "--no-remove", "--reinstall", target)
+        if is_held:
             self._run(["apt-mark", "hold", new.name])
 
     def _undo(self, change: Change) -> str:
         """Put back what was there before a change that failed. Returns a sentence that says so."""
+        previous = change.previous or "The state before"
         try:
             return self.put_back(change)
+        except WayBackLost as error:
+            return (
+                f"{previous} could not be put back: {error}. Set "
+                "tfserving_package_version to another that apt knows and play again."
+            )
         except PackageError as error:
-            return f"{change.previous or 'The state before'} could not be put back: {error}. Play again to repeat that."
+            return f"{previous} could not be put back: {error}. Play again to repeat that."
 
     def put_back(self, change: Change) -> str:
         """Make a change undone. Returns a sentence that says so. Raises PackageError, and keeps the change then."""
-        self.store.begin(replace(change, is_installed=False))
+        self.store.begin(replace(change, is_installed=False, is_failed=True))
         previous, deb = change.previous, self.store.previous_deb()
         host = self.observe()
         if host.is_unfinished:
@@ -417,13 +448,13 @@ class Changer:
             host = self.observe()
         if previous is None:
             if host.present:
-                self._apt("remove", *host.present, archives=self.store.new)
+                self._remove(host.present)
             self.store.forget()
             return "It was removed again."
         if not is_exactly(host, previous):
             if deb is None:
-                raise PackageError("its .deb could not be had")
-            self._replace(host, previous, deb)
+                raise WayBackLost(f"its .deb is no longer in {self.store.previous}")
+            self._replace(host, previous, deb, change.is_held or bool(host.held))
         self.store.forget()
         return f"{previous} was put back."
 

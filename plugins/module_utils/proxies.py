@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import io
 import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Sequence
+from typing import BinaryIO, Sequence
 
+CHUNK_BYTES = 1 << 20
 MAX_BYTES = 1 << 20
 
 
@@ -47,6 +50,25 @@ def download(url: str, proxy: str | None, no_proxy: Sequence[str], timeout_secon
 
     Raises DownloadError.
     """
+    data = io.BytesIO()
+    download_to(data, url, proxy, no_proxy, timeout_seconds, max_bytes=MAX_BYTES)
+    return data.getvalue()
+
+
+def download_to(
+    file: BinaryIO,
+    url: str,
+    proxy: str | None,
+    no_proxy: Sequence[str],
+    timeout_seconds: int,
+    *,
+    max_bytes: int | None = None,
+    credentials: str | None = None,
+) -> None:
+    """Write what url answers to file, piece by piece. Without a proxy the environment's proxy variables are used.
+
+    credentials are USER:PASSWORD for the server, percent-encoded. Raises DownloadError.
+    """
     way = _way(url, proxy, no_proxy)
     through = f" through {without_password(way)}" if way else ""
     if way and _scheme(way) == _scheme(url) == "https":
@@ -58,9 +80,19 @@ def download(url: str, proxy: str | None, no_proxy: Sequence[str], timeout_secon
     if proxy:
         proxies = {"http": proxy, "https": proxy} if way else {}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    size = 0
     try:
-        with opener.open(url, timeout=timeout_seconds) as answer:
-            data: bytes = answer.read(MAX_BYTES + 1)
+        request = urllib.request.Request(url)  # noqa: S310 - who calls lets http and https through
+        if credentials:
+            basic = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
+            # Not sent on to where the server redirects.
+            request.add_unredirected_header("Authorization", f"Basic {basic}")
+        with opener.open(request, timeout=timeout_seconds) as answer:
+            for chunk in iter(lambda: answer.read(CHUNK_BYTES), b""):
+                size += len(chunk)
+                if max_bytes is not None and size > max_bytes:
+                    raise DownloadError(f"{url} is larger than {max_bytes} bytes")
+                file.write(chunk)
             missing = getattr(answer, "length", None)  # of the bytes that were announced
     except OSError as error:
         raise DownloadError(f"cannot get {url}{through}: {getattr(error, 'reason', error)}") from error
@@ -68,11 +100,8 @@ def download(url: str, proxy: str | None, no_proxy: Sequence[str], timeout_secon
         # About an address that Python cannot read it quotes a part of it, maybe the password.
         reason = "unreadable answer, or address of the proxy" if way else error
         raise DownloadError(f"cannot get {url}{through}: {reason}") from error
-    if len(data) > MAX_BYTES:
-        raise DownloadError(f"{url} is larger than {MAX_BYTES} bytes")
     if missing:
         raise DownloadError(f"cannot get {url}{through}: the answer ended {missing} bytes too early")
-    return data
 
 
 def _way(url: str, proxy: str | None, no_proxy: Sequence[str]) -> str | None:

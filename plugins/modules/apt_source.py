@@ -132,7 +132,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpg
     normalise_fingerprint,
 )
 
-READABLE, SECRET = 0o644, 0o600
+READABLE = 0o644
+SECRET = 0o600
 HEADER = "# Managed by Ansible (modelops.tensorflow_serving.apt_source)\n"
 
 

@@ -15,7 +15,10 @@ description:
   - It does not restart the server, which runs on with the old program. Once the restarted server serves,
     O(state=settled) forgets the way back; when it does not, O(state=restored) goes it.
   - A run that was killed at any point is put right by the next.
-  - Packages come from apt's signed lists, or are one given C(.deb) whose SHA256 is pinned.
+  - Packages come from apt's signed lists, whatever C(apt.conf.d) allows, or are one given C(.deb) whose SHA256 is
+    pinned. No other package is removed for them; a change that would need this is refused.
+  - Where the old C(.deb) cannot be had, the way back is built from the installed files. Where these are not as they
+    were installed, the change is refused.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.model_server_package
 options:
@@ -100,6 +103,8 @@ pending:
     new: {name: tensorflow-model-server, version: 2.20.0, sha256: ""}
     previous: {name: tensorflow-model-server, version: 2.19.1, sha256: ""}
     is_installed: true
+    is_failed: false
+    is_held: false
 """
 
 from typing import Any
@@ -113,6 +118,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_
     check_given,
     describe_unknown,
     is_change_needed,
+    is_undone_by,
     wanted_package,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import (
@@ -137,6 +143,9 @@ def present(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
         return {"changed": False, "package": wanted.as_dict()}
     if module.check_mode:
         return would_install(module, changer, host, wanted)
+    if host.change and wanted and is_undone_by(host, wanted):
+        changer.put_back(host.change)
+        return {"changed": True, "package": wanted.as_dict(), "diff": difference(host, str(wanted))}
     changer.store.prepare()
     if sha256:
         wanted = bring_given(module, changer, host, sha256)
@@ -223,8 +232,6 @@ def main() -> None:
         result = act(module, changer)
     except PackageError as error:
         module.fail_json(msg=str(error))
-    for warning in changer.warnings:
-        module.warn(warning)
     change = store.change()
     module.exit_json(pending=change.as_dict() if change else None, **result)
 

@@ -14,6 +14,11 @@ description:
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
   - modelops.tensorflow_serving.model_server_package
+options:
+  cpu_only:
+    description: Whether to read the CPU's flags and nothing else, as where apt's sources are yet to be put right.
+    type: bool
+    default: false
 seealso:
   - module: modelops.tensorflow_serving.model_server_package
 author:
@@ -37,41 +42,43 @@ missing_cpu_flags:
   sample: [avx2, fma]
 installed:
   description: The packages that are wholly installed. RV(installed[].sha256) is empty for one that apt knows.
-  returned: success
+  returned: success, without O(cpu_only)
   type: list
   elements: dict
   sample: [{name: tensorflow-model-server, version: 2.19.1, sha256: ""}]
 wanted:
   description: The package that should be installed. None where apt's lists, or the given C(.deb), are needed to tell.
-  returned: success
+  returned: success, without O(cpu_only)
   type: dict
   sample: {name: tensorflow-model-server, version: 2.19.1, sha256: ""}
 change_needed:
   description: Whether the host has anything but that package, whole.
-  returned: success
+  returned: success, without O(cpu_only)
   type: bool
 known:
   description: The versions that apt's lists have, by package, newest first.
-  returned: success
+  returned: success, without O(cpu_only)
   type: dict
   sample: {tensorflow-model-server: [2.19.1, 2.18.0], tensorflow-model-server-universal: [2.19.1]}
 held:
   description: The packages that are held.
-  returned: success
+  returned: success, without O(cpu_only)
   type: list
   elements: str
 pending:
   description: The change that is not over, from this run or an earlier one that was killed, with its way back. None
     where there is none.
-  returned: success
+  returned: success, without O(cpu_only)
   type: dict
   sample:
     new: {name: tensorflow-model-server, version: 2.20.0, sha256: ""}
     previous: {name: tensorflow-model-server, version: 2.19.1, sha256: ""}
     is_installed: true
+    is_failed: false
+    is_held: false
 rsync:
   description: Whether rsync, by which models arrive, is installed, and whether apt's lists have it.
-  returned: success
+  returned: success, without O(cpu_only)
   type: dict
   sample: {installed: true, known: true}
 """
@@ -87,6 +94,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.packag
     PACKAGE_ARGUMENTS,
     Store,
     observe,
+    read_missing_cpu_flags,
 )
 
 
@@ -99,7 +107,11 @@ def rsync_state(module: AnsibleModule) -> dict[str, bool]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=PACKAGE_ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**PACKAGE_ARGUMENTS, "cpu_only": {"type": "bool", "default": False}}, supports_check_mode=True
+    )
+    if module.params["cpu_only"]:
+        module.exit_json(changed=False, missing_cpu_flags=read_missing_cpu_flags())
     host = observe(module, Store(module.params["directory"]))
     try:
         wanted = wanted_package(

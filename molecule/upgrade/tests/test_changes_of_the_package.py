@@ -5,13 +5,17 @@ The tests share two hosts and follow one another: each begins with what the one 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import packages
 import pytest
+import requests
 from conftest import LAB, SERVING, Server
 
 UPGRADED = "debian12"
@@ -58,6 +62,26 @@ class Host(Server):
     def left_in_store(self) -> str:
         return self.host.check_output(f"find {STORE} -type f")
 
+    def dpkg_knows(self) -> str:
+        """What dpkg has of the installed package: its fields, files and scripts."""
+        scripts = f"dpkg-query --control-list {UNIT} | xargs -I@ cat /var/lib/dpkg/info/{UNIT}.@"
+        return self.host.check_output(f"dpkg-query --status {UNIT}; dpkg-query --listfiles {UNIT}; {scripts}")
+
+    def wait(self, digits: list[dict]) -> None:
+        """Wait until the server serves again."""
+        for _ in range(60):
+            try:
+                assert self.is_right(digits)
+            except (AssertionError, requests.ConnectionError):
+                time.sleep(1)
+            else:
+                return
+        raise AssertionError("the server does not come back")
+
+    def write(self, path: str, data: bytes | str) -> None:
+        encoded = base64.b64encode(data if isinstance(data, bytes) else data.encode()).decode()
+        self.host.check_output(f"echo {encoded} | base64 --decode > {path}")
+
     def is_right(self, digits: list[dict]) -> bool:
         return min(self.accuracy(model, digits) for model in ("MLP", "MLP_custom")) >= 0.95
 
@@ -76,6 +100,38 @@ def play_on(play, offered):
     def run(name: str, *arguments: str, **variables):
         given = {f"tfserving_package_{key}": value for key, value in variables.items()}
         return play(SERVING, f"--limit={name}", *arguments, variables=offered | given)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def play_package(play, tmp_path_factory):
+    """Play the role tfserving_package alone on one host: apt's sources stay as they are, and nothing is restarted."""
+    playbook = tmp_path_factory.mktemp("playbooks") / "package_only.yml"
+    role = {"hosts": "tfserving", "become": True, "gather_facts": False}
+    playbook.write_text(json.dumps([{**role, "roles": ["modelops.tensorflow_serving.tfserving_package"]}]))
+
+    def run(name: str, *arguments: str, **variables):
+        given = {f"tfserving_package_{key}": value for key, value in variables.items()}
+        return play(str(playbook), f"--limit={name}", *arguments, variables=given)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """Build the .deb of a version that no repository has; fields are added to its control file."""
+
+    def run(version: str, **fields: str) -> Path:
+        into = tmp_path_factory.mktemp("debs")
+        package = packages.server(version)
+        packages.build_package(package, into, into)
+        deb, tree = into / package.file_name, into / "tree"
+        subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
+        with (tree / "DEBIAN/control").open("a") as control:
+            control.writelines(f"{name}: {value}\n" for name, value in fields.items())
+        subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], check=True, capture_output=True)
+        return deb
 
     return run
 
@@ -158,9 +214,122 @@ def test_version_that_does_not_serve_is_rolled_back_and_the_old_one_serves(play_
     assert upgraded.left_in_store() == ""
 
 
-def test_next_run_downgrades_after_the_rollback_and_releases_the_hold(play_on, upgraded, digits):
+def test_next_run_downgrades_after_the_rollback_and_leaves_the_hold(play_on, upgraded, digits):
     with one_restart(upgraded, digits):
         played = play_on(UPGRADED, version="2.18.0")
+    assert not played.failed, played.text
+    assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
+    assert upgraded.host.check_output("apt-mark showhold") == "tensorflow-model-server"
+
+
+def test_hold_is_released_when_asked(play_on, upgraded, digits):
+    with old_process_serves_on(upgraded, digits):
+        played = play_on(UPGRADED, version="2.18.0", hold=False)
+    assert (played.failed, played.changed()) == (False, 1), played.text
+    assert upgraded.host.check_output("apt-mark showhold") == ""
+
+
+def test_check_mode_tells_of_a_hold_before_the_package_is_there(play_package, upgraded):
+    played = play_package(UPGRADED, "--check", variant="universal", hold=True)
+    assert (played.failed, played.changed()) == (False, 2), played.text
+    assert "The package would be held." in played.words
+    assert upgraded.host.check_output("apt-mark showhold") == ""
+
+
+UNVERIFIED = "/etc/apt/sources.list.d/unverified.list"
+TRUSTING = "/etc/apt/apt.conf.d/99trusting"
+# As found where people look for help with an expired key.
+ADVICE = """\
+APT::Get::AllowUnauthenticated "true";
+APT::Get::Force-Yes "true";
+Acquire::AllowInsecureRepositories "true";
+"""
+
+
+def test_unverified_package_is_refused_whatever_apt_is_told_to_allow(play_package, publish, upgraded, digits):
+    source = publish("unverified", packages.servers("2.19.7"))
+    for name in ("InRelease", "Release.gpg"):
+        (source.root / "dists/stable" / name).unlink()
+    upgraded.write(UNVERIFIED, f"deb {source.url()} stable tensorflow-model-server\n")
+    upgraded.write(TRUSTING, ADVICE)
+    try:
+        upgraded.host.check_output("apt-get update")
+        assert "2.19.7" in upgraded.host.check_output(f"apt-cache madison {UNIT}")
+        with old_process_serves_on(upgraded, digits):
+            played = play_package(UPGRADED, version="2.19.7")
+        assert played.failed
+        assert "tensorflow-model-server 2.19.7 cannot be had: E: There were unauthenticated packages" in played.words
+        assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
+    finally:
+        upgraded.host.check_output(f"rm {UNVERIFIED} {TRUSTING}; apt-get update")
+
+
+def test_package_that_would_take_another_off_the_host_is_refused(play_package, build, upgraded, digits):
+    deb = build("2.19.8", Conflicts="netbase")
+    assert upgraded.host.package("netbase").is_installed
+    with old_process_serves_on(upgraded, digits):
+        played = play_package(UPGRADED, deb=str(deb), deb_sha256=hashlib.sha256(deb.read_bytes()).hexdigest())
+    assert played.failed
+    assert "2.19.8 cannot be had: it would take netbase off the host." in played.words
+    assert upgraded.host.package("netbase").is_installed
+    assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
+
+
+@pytest.fixture(scope="session")
+def by_hand(build) -> bytes:
+    """A version that apt does not know."""
+    return build("2.18.5").read_bytes()
+
+
+def test_way_back_to_a_version_that_apt_does_not_know_is_built_from_its_files(play_package, by_hand, upgraded, digits):
+    upgraded.write(f"{STORE}/../by-hand.deb", by_hand)
+    upgraded.host.check_output(
+        f"dpkg --install {STORE}/../by-hand.deb; rm {STORE}/../by-hand.deb; systemctl restart {UNIT}"
+    )
+    upgraded.wait(digits)
+    before = upgraded.dpkg_knows()
+    with old_process_serves_on(upgraded, digits):
+        played = play_package(UPGRADED, version="2.21.0")
+    assert played.failed
+    assert "As the way back it was built from the installed files" in played.words
+    assert "(SIGILL)" in played.words
+    assert "tensorflow-model-server 2.18.5 was put back" in played.words
+    assert upgraded.dpkg_knows() == before
+    again = play_package(UPGRADED)
+    assert (again.failed, again.changed()) == (False, 0), again.text
+
+
+def test_change_without_a_way_back_is_refused_before_anything_is_changed(play_package, by_hand, upgraded, digits):
+    altered = packages.LIBRARY + "/model_server/VERSION"
+    upgraded.host.check_output(f"echo altered >> {altered}")
+    with old_process_serves_on(upgraded, digits):
+        played = play_package(UPGRADED, version="2.19.1")
+    assert played.failed
+    assert "there would be no way back to tensorflow-model-server 2.18.5" in played.words
+    assert f"not as they were installed: {altered}. Nothing was changed. Ways on, before you play" in played.words
+    assert upgraded.installed() == ["tensorflow-model-server 2.18.5"]
+
+
+def test_next_run_goes_the_way_back_that_could_not_be_gone(play_package, by_hand, upgraded, digits):
+    """The disk was full, say: the broken version is there, and the package that served lies in the store."""
+    new, previous = ({"name": UNIT, "version": version, "sha256": ""} for version in ("2.21.0", "2.18.5"))
+    states = {"is_installed": False, "is_failed": True, "is_held": True}
+    with old_process_serves_on(upgraded, digits):
+        upgraded.host.check_output(f"apt-get install --yes {UNIT}=2.21.0")
+        upgraded.host.check_output(f"mkdir --parents {STORE}/previous")
+        upgraded.write(f"{STORE}/previous/{UNIT}_rebuilt.deb", by_hand)
+        upgraded.write(f"{STORE}/change.json", json.dumps({"new": new, "previous": previous, **states}))
+        looked = play_package(UPGRADED, "--check", "--diff")
+        assert "-tensorflow-model-server 2.21.0\n+tensorflow-model-server 2.18.5\n" in looked.text
+        played = play_package(UPGRADED)
+    assert (played.failed, played.changed()) == (False, 1), played.text
+    assert upgraded.installed() == ["tensorflow-model-server 2.18.5"]
+    assert upgraded.host.check_output("apt-mark showhold") == UNIT
+
+
+def test_way_back_is_gone_from_a_version_that_apt_does_not_know(play_on, upgraded, digits):
+    with one_restart(upgraded, digits):
+        played = play_on(UPGRADED, version="2.18.0", hold=False)
     assert not played.failed, played.text
     assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
     assert upgraded.host.check_output("apt-mark showhold") == ""
@@ -178,8 +347,10 @@ def cpu_without_avx2(host: Host):
     fake = f"{STORE}.cpuinfo"
     host.host.check_output(f"sed 's/ avx2//; s/ fma / /' /proc/cpuinfo > {fake}")
     host.host.check_output(f"mount --bind {fake} /proc/cpuinfo")
-    yield
-    host.host.check_output("umount /proc/cpuinfo")
+    try:
+        yield
+    finally:
+        host.host.check_output("umount /proc/cpuinfo")
 
 
 def test_run_that_was_killed_amid_dpkg_leaves_the_old_process_and_the_next_run_finishes(play_on, switched, digits):
@@ -203,16 +374,12 @@ def test_run_that_was_killed_amid_dpkg_leaves_the_old_process_and_the_next_run_f
 
 
 def test_run_that_was_killed_before_the_restart_keeps_its_way_back_and_the_next_run_finishes(
-    play, play_on, offered, switched, digits, tmp_path
+    play_on, play_package, switched, digits
 ):
-    package_only = tmp_path / "package_only.yml"
-    role = {"hosts": "tfserving", "become": True, "gather_facts": False}
-    package_only.write_text(json.dumps([{**role, "roles": ["modelops.tensorflow_serving.tfserving_package"]}]))
     given = {"variant": "universal", "version": "2.19.1", "hold": True}
-    variables = {f"tfserving_package_{name}": value for name, value in given.items()}
     with one_restart(switched, digits):
         pid = switched.main_pid()
-        assert not play(str(package_only), f"--limit={SWITCHED}", variables=offered | variables).failed
+        assert not play_package(SWITCHED, **given).failed
         assert switched.main_pid() == pid
         assert "universal_2.19.2_all.deb" in switched.left_in_store()
         played = play_on(SWITCHED, **given)

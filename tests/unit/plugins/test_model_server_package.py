@@ -21,11 +21,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_
     describe_unknown,
     diagnose,
     is_change_needed,
+    is_undone_by,
     matches,
     missing_cpu_flags,
     parse_dpkg_query,
     parse_fields,
     parse_madison,
+    parse_removals,
     wanted_package,
 )
 
@@ -159,6 +161,43 @@ def test_killed_change_without_a_pinned_version_is_finished_as_it_was_meant() ->
     assert wanted_package(host, "universal", "2.20.0") == Package(UNIVERSAL, "2.20.0")
 
 
+def failed(new: Package, previous: Package | None) -> Change:
+    return Change(new, previous, is_failed=True)
+
+
+def test_failed_version_comes_last_when_no_version_is_asked_for() -> None:
+    old, broken = Package(OPTIMIZED, "2.17.0"), Package(OPTIMIZED, "2.20.0")
+    host = host_with(OPTIMIZED, "2.20.0", change=failed(broken, old))
+    back = replace(host, way_back=old)
+    assert wanted_package(back, "auto", "") == old
+    assert is_undone_by(back, old)
+    assert wanted_package(host, "auto", "") == Package(OPTIMIZED, "2.19.10")
+    assert wanted_package(host, "auto", "2.20.0") == broken
+    assert not is_undone_by(host, old)
+    assert is_change_needed(host, broken)
+    first = Host(known=KNOWN, change=failed(broken, None))
+    assert wanted_package(first, "auto", "") == Package(OPTIMIZED, "2.19.10")
+
+
+def test_way_back_can_be_asked_for_though_apt_does_not_know_it() -> None:
+    old = Package(OPTIMIZED, "2.17.0", DIGEST)
+    killed = Change(Package(UNIVERSAL, "2.19.9"), old)
+    host = Host(known=KNOWN, change=killed, way_back=old)
+    assert wanted_package(host, "universal", "") == killed.new
+    assert wanted_package(host, "optimized", "2.17.0") == Package(OPTIMIZED, "2.17.0")
+    assert wanted_package(host, "auto", "", DIGEST) == old
+    assert not is_undone_by(host, killed.new)
+    assert is_undone_by(host, Package(OPTIMIZED, "2.17.0"))
+
+
+def test_removals_are_read_from_a_simulation() -> None:
+    output = (
+        "Reading package lists...\nThe following packages will be REMOVED:\n  less python3\n"
+        "Remv less [590-2]\nPurg python3:amd64 [3.13]\nInst tensorflow-model-server (2.19.1 lab [all])\n"
+    )
+    assert parse_removals(output) == ["less", "python3"]
+
+
 def test_given_package_is_known_once_it_is_installed() -> None:
     assert wanted_package(host_with(OPTIMIZED, "2.19.9"), "auto", "", DIGEST) is None
     given = Package(OPTIMIZED, "2.19.9", DIGEST)
@@ -205,7 +244,8 @@ def test_host_with_exactly_the_wanted_package_needs_no_change() -> None:
 
 @pytest.mark.parametrize("previous", [None, Package(OPTIMIZED, "2.18.0", DIGEST)])
 def test_change_is_the_same_after_it_was_written_and_read(previous: Package | None) -> None:
-    change = Change(Package(UNIVERSAL, "2.19.9"), previous, is_installed=True)
+    change = Change(Package(UNIVERSAL, "2.19.9"), previous, is_installed=True, is_held=True)
+    assert Change.of(replace(change, is_failed=True).as_dict()).is_failed
     assert Change.of(change.as_dict()) == change
 
 

@@ -15,11 +15,19 @@ from stub_http import StubServer, unused_port
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
     Change,
+    Host,
     Package,
     PackageError,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import Changer, Store
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_server_package
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import (
+    Changer,
+    Store,
+    observe,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
+    model_server_package,
+    model_server_package_info,
+)
 
 OLD = Package("tensorflow-model-server", "2.18.0")
 NEW = Package("tensorflow-model-server", "2.19.1")
@@ -28,6 +36,9 @@ GIVEN = Package("tensorflow-model-server", "2.19.1", "a" * 64)
 
 class Module:
     """Runs programs for the code under test, as AnsibleModule does."""
+
+    def warn(self, text: str) -> None:
+        print(text)
 
     def run_command(self, command: list[str], **_: Any) -> tuple[int, str, str]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -184,7 +195,7 @@ def test_package_is_downloaded_through_the_proxy_or_past_it(
 
 def test_failed_download_names_url_and_proxy_and_no_password(changer: Changer, serving: StubServer) -> None:
     proxy = f"http://user:secret@127.0.0.1:{unused_port()}"
-    with pytest.raises(PackageError, match="cannot get tfserving_package_deb from .*/x.deb through 127.0.0.1") as error:
+    with pytest.raises(PackageError, match="tfserving_package_deb: cannot get .*/x.deb through 127.0.0.1") as error:
         changer.download(f"{serving.url}/x.deb", "me:secret", proxy, [])
     assert "secret" not in str(error.value)
     assert files(changer.store) == []
@@ -194,6 +205,39 @@ def test_user_and_password_are_sent_to_the_server_decoded(changer: Changer, serv
     serving.answer("/x.deb", b"data")
     changer.download(f"{serving.url}/x.deb", "me:p%40ss", None, [])
     assert serving.headers[-1]["authorization"] == f"Basic {base64.b64encode(b'me:p@ss').decode()}"
+
+
+@pytest.fixture
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for apt-get, which notes its arguments and does what they say to the file it returns the path of."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    called = tmp_path / "called"
+    (programs / "apt-get").write_text(f'#!/bin/sh\necho "$*" >> {called}\necho "Remv netbase [6.4]"\n')
+    (programs / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return called
+
+
+def test_every_call_of_apt_keeps_to_signed_packages(changer: Changer, apt: Path) -> None:
+    changer._apt("install", "x")
+    changer.fetch_lists()
+    calls = apt.read_text().splitlines()
+    assert len(calls) == 2
+    for call in calls:
+        assert "APT::Get::AllowUnauthenticated=false" in call
+        assert "Acquire::AllowInsecureRepositories=false" in call
+    assert "APT::Get::Force-Yes=false" in calls[0]
+    assert "--no-auto-remove" in calls[0]
+
+
+def test_package_that_would_take_another_away_is_refused_by_a_simulation(changer: Changer, apt: Path) -> None:
+    host = Host(present=[OLD.name], installed=[OLD])
+    with pytest.raises(PackageError, match="it would take netbase off the host.*Nothing was changed"):
+        changer._fetch(host, NEW, "x=1")
+    with pytest.raises(PackageError, match="it would take netbase off the host"):
+        changer._remove([OLD.name])
+    assert all("--simulate" in call for call in apt.read_text().splitlines())
 
 
 def test_settling_counts_as_no_change_and_takes_place_outside_check_mode_only(
@@ -206,6 +250,38 @@ def test_settling_counts_as_no_change_and_takes_place_outside_check_mode_only(
     done = run_module(model_server_package, **settle)
     assert (done["changed"], done["pending"], files(store)) == (False, None, [])
     assert run_module(model_server_package, **settle)["changed"] is False
+
+
+def test_flags_of_the_cpu_are_read_without_dpkg_and_apt(
+    store: Store, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where apt's sources contradict each other, apt-cache fails."""
+    for name in ("apt-cache", "dpkg-query"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'E: Conflicting values set for option Signed-By' >&2\nexit 100\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert run_module(model_server_package_info, directory=str(store.directory))["failed"]
+    result = run_module(model_server_package_info, directory=str(store.directory), cpu_only=True)
+    assert isinstance(result["missing_cpu_flags"], list)
+
+
+def test_way_back_is_what_a_change_that_is_not_installed_can_be_undone_to(store: Store) -> None:
+    begun(store, Change(NEW, OLD, is_failed=True))
+    assert observe(Module(), store).way_back == OLD  # type: ignore[arg-type]
+    store.begin(Change(NEW, OLD, is_installed=True))
+    assert observe(Module(), store).way_back is None  # type: ignore[arg-type]
+    store.begin(Change(NEW, OLD))
+    store.empty(store.previous)
+    assert observe(Module(), store).way_back is None  # type: ignore[arg-type]
+
+
+def test_way_back_that_is_lost_is_told_as_such(changer: Changer, apt: Path) -> None:
+    begun(changer.store, Change(NEW, OLD))
+    changer.store.empty(changer.store.previous)
+    told = changer._undo(Change(NEW, OLD))
+    assert "2.18.0 could not be put back: its .deb is no longer in" in told
+    assert told.endswith("Set tfserving_package_version to another that apt knows and play again.")
+    assert changer.store.change() == Change(NEW, OLD, is_failed=True)
 
 
 def test_nothing_is_put_back_where_nothing_is_under_way(

@@ -1,0 +1,70 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: file_sha256
+short_description: Read the SHA256 of a file on the controller, once in a run
+version_added: 0.1.0
+description:
+  - Finds the file as the C(src) of M(ansible.builtin.copy) is found. It is read once in a run of Ansible, however many
+    hosts and tasks ask, as it may be large.
+options:
+  _terms:
+    description: Paths of files.
+    type: list
+    elements: str
+    required: true
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Print the digest of a package
+  ansible.builtin.debug:
+    msg: "{{ lookup('modelops.tensorflow_serving.file_sha256', 'tensorflow-model-server_2.19.1_all.deb') }}"
+"""
+
+RETURN = r"""
+_list:
+  description: The digests as 64 hex digits; empty where there is no such file, or it cannot be read.
+  type: list
+  elements: str
+"""
+
+import fcntl
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.lookup import LookupBase
+
+CHUNK_BYTES = 1 << 20
+
+
+class LookupModule(LookupBase):
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **_: Any) -> list[str]:
+        found = [self.find_file_in_search_path(variables or {}, "files", one, ignore_missing=True) for one in terms]
+        return [sha256_once(Path(path)) if path else "" for path in found]
+
+
+def sha256_once(file: Path) -> str:
+    """Return the SHA256 of a file as hex digits, read once in a run; empty where it cannot be read."""
+    # One directory per run, which Ansible removes at its end. Hosts are served by processes of their own.
+    name = "file-" + hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    memory = Path(constants.DEFAULT_LOCAL_TMP) / name
+    with memory.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if memory.exists():
+            return memory.read_text(encoding="utf-8")
+        digest = hashlib.sha256()
+        try:
+            with file.open("rb") as opened:
+                for chunk in iter(lambda: opened.read(CHUNK_BYTES), b""):
+                    digest.update(chunk)
+        except OSError:
+            return ""
+        memory.write_text(digest.hexdigest(), encoding="utf-8")
+        return digest.hexdigest()
