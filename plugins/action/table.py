@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 from ansible.plugins.action import ActionBase
 
@@ -18,7 +18,7 @@ def aligned(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
     """
     cells = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
-    right = [bool(cells) and all(map(_is_number, column)) for column in zip(*cells)] or [False] * len(columns)
+    right = [_is_of_numbers(column) for column in zip(*cells)] or [False] * len(columns)
 
     def line(texts: list[str]) -> str:
         padded = (
@@ -27,6 +27,11 @@ def aligned(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
         return GAP.join(padded).rstrip()
 
     return [line(columns), GAP.join("-" * width for width in widths), *map(line, cells)]
+
+
+def _is_of_numbers(column: Sequence[str]) -> bool:
+    """Say whether a column holds numbers, or nothing, and not nothing alone."""
+    return any(column) and all(not cell or _is_number(cell) for cell in column)
 
 
 def _is_number(cell: str) -> bool:

@@ -40,7 +40,7 @@ def put_key(host, armoured: str) -> None:
 
 def days_left(played) -> dict[str, tuple[int, str]]:
     """Return {host: (days left, state)} of key_status.yml's table."""
-    rows = re.findall(r"^(debian\w+) +[0-9A-F]{40}  \S+Z +(-?\d+)  (\w.*)$", played.text, re.MULTILINE)
+    rows = re.findall(r"^(debian\w+) +[0-9A-F]{40}  \S+Z +(-?\d+) +(\w.*)$", played.text, re.MULTILINE)
     return {host: (int(days), state) for host, days, state in rows}
 
 
