@@ -255,7 +255,7 @@ def test_missing_cells_are_empty_and_lines_have_no_trailing_blanks() -> None:
         "model  version  state",
         "-----  -------  -----",
         "MLP",
-        "       0        END",
+        "             0  END",
         "CNN",
     ]
 
