@@ -24,7 +24,7 @@ ENTRY = (
     "deb [arch=amd64] http://storage.googleapis.com/tensorflow-serving-apt stable "
     "tensorflow-model-server tensorflow-model-server-universal"
 )
-DEBIAN = "deb http://mirror.example.org/debian bookworm main # no key of its own\n"
+DEBIAN = "deb http://debian.example/debian bookworm main # no key of its own\n"
 
 BODY = rsa_key()
 KEY = old_packet(6, BODY) + old_packet(USER_ID, b"Owner") + old_packet(SUBKEY, rsa_key(created=7))
@@ -166,7 +166,7 @@ def test_source_file_that_holds_nothing_else_is_deleted(clean: Clean, etc_apt: P
     assert not path.exists()
 
 
-@pytest.mark.parametrize("line", [f"# {DEBIAN}", f"#{DEBIAN}", "  ## deb-src http://mirror.example.org/debian sid main\n"])
+@pytest.mark.parametrize("line", [f"# {DEBIAN}", f"#{DEBIAN}", "  ## deb-src http://debian.example/debian sid main\n"])
 def test_source_file_with_an_entry_of_others_that_is_switched_off_stays(clean: Clean, etc_apt: Path, line: str) -> None:
     path = etc_apt / "sources.list.d" / "mixed.list"
     path.write_text(f"{line}{ENTRY}\n")
