@@ -41,7 +41,7 @@ from typing import Any
 from ansible import constants
 from ansible.plugins.lookup import LookupBase
 
-CHUNK_BYTES = 1 << 20
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
 
 
 class LookupModule(LookupBase):
@@ -59,12 +59,9 @@ def sha256_once(file: Path) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if memory.exists():
             return memory.read_text(encoding="utf-8")
-        digest = hashlib.sha256()
         try:
-            with file.open("rb") as opened:
-                for chunk in iter(lambda: opened.read(CHUNK_BYTES), b""):
-                    digest.update(chunk)
+            digest = file_sha256(file)
         except OSError:
             return ""
-        memory.write_text(digest.hexdigest(), encoding="utf-8")
-        return digest.hexdigest()
+        memory.write_text(digest, encoding="utf-8")
+        return digest

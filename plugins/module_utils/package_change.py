@@ -14,7 +14,6 @@ The store is a directory of root's on the host:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from typing import Any, Sequence
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_get
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256, sync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.installed_package import rebuild
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
     ARCHITECTURES,
@@ -53,26 +53,7 @@ PACKAGE_ARGUMENTS: dict[str, dict[str, Any]] = {
 CPUINFO = Path("/proc/cpuinfo")
 VERSION_TIMEOUT_SECONDS = 60
 DOWNLOAD_TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
 SHOWN_LINES = 10
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA256 of a file as hex digits. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Have a file or a directory on the disk, not in memory only."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class WayBackLost(PackageError):

@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any, Dict, NoReturn
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
+
 # One file of a SavedModel: {"size": bytes, "mtime_ns": nanoseconds since the epoch, "sha256": hex digest}, the digest
 # only where it was asked for.
 Files = Dict[str, Dict[str, Any]]
@@ -21,7 +23,6 @@ STAGING_NAME = ".staging-{version}"
 _VERSION = re.compile(r"[0-9]+")
 _SHARD = re.compile(r"variables\.data-(?P<index>\d{5})-of-(?P<count>\d{5})")
 _MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
-_CHUNK = 1 << 20
 
 
 class SavedModelError(Exception):
@@ -134,15 +135,7 @@ def _raise(error: OSError) -> NoReturn:
 
 def add_digests(path: Path, files: Files) -> Files:
     """Return files with the sha256 of each one's content added."""
-    return {name: dict(facts, sha256=_sha256(path / name)) for name, facts in files.items()}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return {name: dict(facts, sha256=file_sha256(path / name)) for name, facts in files.items()}
 
 
 def tree_stamp(files: Files) -> str:

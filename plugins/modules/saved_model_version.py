@@ -78,6 +78,7 @@ from typing import Iterator
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     MANIFEST_NAME,
     STAGING_NAME,
@@ -125,10 +126,10 @@ def publish(model_path: Path, staging: Path, version: int, files: Files, group_i
     os.chown(staging, 0, group_id)
     for entry in (*_walk(staging), staging):
         entry.chmod(DIRECTORY_MODE if entry.is_dir() else FILE_MODE)
-        _fsync(entry)
+        sync(entry)
     _write_manifest(model_path / MANIFEST_NAME.format(version=version), files)
     os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
-    _fsync(model_path)
+    sync(model_path)
 
 
 def _check_arrived(staging: Path, files: Files) -> None:
@@ -150,7 +151,7 @@ def _write_manifest(path: Path, files: Files) -> None:
     manifest = {"digest": tree_digest(files), "stamp": tree_stamp(files), "files": files}
     new = path.with_suffix(".new")
     new.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    _fsync(new)
+    sync(new)
     new.replace(path)
 
 
@@ -158,14 +159,6 @@ def _walk(path: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(path):
         for name in folders + names:
             yield Path(folder, name)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main() -> None:
