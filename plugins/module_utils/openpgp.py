@@ -67,18 +67,16 @@ def _decode(lines: list[bytes]) -> bytes:
     return base64.b64decode(b"".join(lines), validate=True)
 
 
-def packets(data: bytes) -> list[tuple[int, bytes]]:
-    """Split binary key material into (tag, body) pairs. Raises OpenPGPError when it is cut short or malformed."""
-    return [(packet.tag, packet.body) for packet in _packets(data)]
+class Packet(NamedTuple):
+    """One packet of key material."""
 
-
-class _Packet(NamedTuple):
     tag: int
     body: bytes
     whole: bytes  # with its header, as it stands in the file
 
 
-def _packets(data: bytes) -> list[_Packet]:
+def packets(data: bytes) -> list[Packet]:
+    """Split binary key material. Raises OpenPGPError when it is cut short or malformed."""
     found = []
     position = 0
     while position < len(data):
@@ -98,7 +96,7 @@ def _packets(data: bytes) -> list[_Packet]:
         body = data[start : start + length]
         if start > len(data) or len(body) != length:
             raise OpenPGPError(f"packet at byte {position} is cut short")
-        found.append(_Packet(tag, body, data[position : start + length]))
+        found.append(Packet(tag, body, data[position : start + length]))
         position = start + length
     return found
 
@@ -179,14 +177,14 @@ def describe_keyring(data: bytes) -> list[str]:
     return lines
 
 
-def _is_key(packet: _Packet, fingerprint: str) -> bool:
+def _is_key(packet: Packet, fingerprint: str) -> bool:
     return packet.tag == PUBLIC_KEY_TAG and packet.body[:1] == b"\x04" and _fingerprint(packet.body) == fingerprint
 
 
-def _groups(data: bytes) -> list[list[_Packet]]:
+def _groups(data: bytes) -> list[list[Packet]]:
     """Split a keyring into its keys: a primary key and all packets up to the next. What stands before is one too."""
-    groups: list[list[_Packet]] = []
-    for packet in _packets(data):
+    groups: list[list[Packet]] = []
+    for packet in packets(data):
         if not groups or packet.tag in (PUBLIC_KEY_TAG, SECRET_KEY_TAG):
             groups.append([])
         groups[-1].append(packet)
@@ -216,7 +214,7 @@ class _Signature(NamedTuple):
 class _Signed:
     """A key, subkey or user ID, and the signatures by the primary key that follow it."""
 
-    def __init__(self, packet: _Packet) -> None:
+    def __init__(self, packet: Packet) -> None:
         self.packet = packet
         self.signatures: list[_Signature] = []
 
@@ -232,7 +230,7 @@ class _Signed:
         return any(signature.kind == kind for signature in self.signatures)
 
 
-def _signing_key(group: list[_Packet]) -> SigningKey:
+def _signing_key(group: list[Packet]) -> SigningKey:
     fingerprint = _fingerprint(group[0].body)
     primary, *others = _signed_parts(group, fingerprint)
     user_ids = [part for part in others if part.packet.tag == USER_ID_TAG]
@@ -255,7 +253,7 @@ def _signing_key(group: list[_Packet]) -> SigningKey:
     )
 
 
-def _signed_parts(group: list[_Packet], fingerprint: str) -> list[_Signed]:
+def _signed_parts(group: list[Packet], fingerprint: str) -> list[_Signed]:
     """Return the primary key, then its user IDs, user attributes and subkeys, each with its self-signatures.
 
     Everything else, such as trust, marker and padding packets, states nothing about the key.

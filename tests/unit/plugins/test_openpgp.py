@@ -44,6 +44,7 @@ from openpgp_packets import (
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import openpgp
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
     OpenPGPError,
+    Packet,
     SigningKey,
     dearmor,
     describe_keyring,
@@ -110,7 +111,8 @@ def test_two_octet_length_of_the_new_format_is_read() -> None:
 @pytest.mark.parametrize(("length", "octets"), [(0, 1), (191, 1), (192, 2), (8383, 2), (8384, 5), (192, 5)])
 def test_new_format_lengths_are_read_up_to_their_limits(length: int, octets: int) -> None:
     body = bytes(length)
-    assert packets(new_packet(USER_ID, body, octets) + old_packet(2, b"x")) == [(USER_ID, body), (2, b"x")]
+    found = packets(new_packet(USER_ID, body, octets) + old_packet(2, b"x"))
+    assert [(packet.tag, packet.body) for packet in found] == [(USER_ID, body), (2, b"x")]
 
 
 def test_subkeys_are_not_counted() -> None:
@@ -315,8 +317,8 @@ def gpg(gpg_home: Path) -> Gpg:
     return run
 
 
-def rebuilt(parts: list[tuple[int, bytes]]) -> bytes:
-    return b"".join(old_packet(tag, body) for tag, body in parts)
+def rebuilt(parts: list[Packet]) -> bytes:
+    return b"".join(old_packet(part.tag, part.body) for part in parts)
 
 
 @pytest.fixture(scope="module")
