@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
 
@@ -21,6 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxie
     download,
     has_environment_proxy,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
 MODULE = "modelops.tensorflow_serving.apt_signing_key"
 
@@ -130,12 +129,9 @@ def download_once(url: str, proxy: str | None, no_proxy: list[str], timeout_seco
     """
     if has_environment_proxy(url):
         proxy = None
-    memory = Path(constants.DEFAULT_LOCAL_TMP)  # one directory per run, which Ansible removes at its end
     way = json.dumps([proxy, no_proxy if proxy else []])
-    key = memory / f"{_name(url)}.key"
-    refusal = memory / f"{_name(url, way)}.refusal"
-    with (memory / f"{_name(url)}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with remembered("signing-key", url) as key:
+        refusal = key.with_suffix(f".{hashlib.sha256(way.encode()).hexdigest()[:16]}")
         if key.exists():
             return key.read_bytes()
         if refusal.exists():
@@ -147,7 +143,3 @@ def download_once(url: str, proxy: str | None, no_proxy: list[str], timeout_seco
             raise
         key.write_bytes(data)
         return data
-
-
-def _name(*parts: str) -> str:
-    return "signing-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

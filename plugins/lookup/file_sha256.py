@@ -33,15 +33,13 @@ _list:
   elements: str
 """
 
-import fcntl
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.lookup import LookupBase
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
 
 class LookupModule(LookupBase):
@@ -52,11 +50,7 @@ class LookupModule(LookupBase):
 
 def sha256_once(file: Path) -> str:
     """Return the SHA256 of a file as hex digits, read once in a run; empty where it cannot be read."""
-    # One directory per run, which Ansible removes at its end. Hosts are served by processes of their own.
-    name = "file-" + hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
-    memory = Path(constants.DEFAULT_LOCAL_TMP) / name
-    with memory.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with remembered("file", str(file.resolve())) as memory:
         if memory.exists():
             return memory.read_text(encoding="utf-8")
         try:

@@ -20,6 +20,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import yaml
+from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from openpgp_packets import armour
@@ -72,7 +73,7 @@ def ask(
             return run_module(apt_signing_key, check=check, **module_args)
 
         monkeypatch.setattr(plugin, "_execute_module", execute)
-        monkeypatch.setattr(action_plugin.constants, "DEFAULT_LOCAL_TMP", str(memory or tmp_path_factory.mktemp("run")))
+        monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(memory or tmp_path_factory.mktemp("run")))
         result: dict[str, Any] = plugin.run(task_vars={})
         return result
 
