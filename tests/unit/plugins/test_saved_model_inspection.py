@@ -1,0 +1,599 @@
+"""What a SavedModel serves is told without TensorFlow, and what a server would load and fail at is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saved_model_files import (
+    SIGNATURES,
+    block,
+    graph,
+    make_saved_model,
+    message,
+    meta_graph,
+    mutated,
+    node,
+    number,
+    signature,
+    table,
+    varint,
+)
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import protobuf_wire, saved_model_inspection
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
+    check_saved_model,
+    examine_saved_model,
+    inspect_saved_model,
+    signature_lines,
+)
+
+KINDS = Path(__file__).parent / "saved_models"
+BROKEN = {"sequential_saved", "subclass_saved", "subclass_fitted_saved"}
+UNCALLABLE = {"other_tag", "ragged", "unsigned"}
+GOOD = {path.name for path in KINDS.iterdir() if path.is_dir()} - BROKEN - UNCALLABLE
+
+# Loads each model as the server does, by its restore op and its init op, and calls every signature with zeros.
+CALL_ALL = """
+import json, sys
+import numpy as np, tensorflow.compat.v1 as tf
+def call(path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        try:
+            signatures = tf.saved_model.load(session, ["serve"], path).signature_def
+            called = 0
+            for name, one in signatures.items():
+                if one.outputs and not name.startswith("__"):
+                    feed = {t.name: np.zeros([max(d.size, 1) for d in t.tensor_shape.dim]) for t in one.inputs.values()}
+                    session.run([t.name for t in one.outputs.values()], feed)
+                    called += 1
+            return called > 0
+        except Exception:
+            return False
+print(json.dumps({path: call(path) for path in sys.argv[1:]}))
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_saved_model(tmp_path / "1", shards=3)
+
+
+def problems_of(path: Path, contract: dict[str, Any] | None = None) -> list[str]:
+    with pytest.raises(SavedModelError) as error:
+        check_saved_model(path, contract)
+    problems = str(error.value).split("\n")
+    assert all(problem.startswith(str(path)) for problem in problems)
+    assert examine_saved_model(path, contract)[1] == problems
+    return problems
+
+
+def write_graph(path: Path, *parts: bytes) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "saved_model.pb").write_bytes(meta_graph(*parts))
+    return path
+
+
+# Real exports
+
+
+def test_verdict_is_that_of_tensorflow() -> None:
+    """The models are loaded and called by TensorFlow itself."""
+    paths = [str(KINDS / name) for name in sorted(BROKEN | UNCALLABLE | GOOD)]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", CALL_ALL, *paths]
+    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(outcome.stdout) == {path: not examine_saved_model(Path(path))[1] for path in paths}
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_export_that_works_passes(name: str) -> None:
+    inspection = check_saved_model(KINDS / name)
+    assert inspection == inspect_saved_model(KINDS / name)
+    assert (inspection.tags, inspection.tensorflow_version, inspection.unrestored) == ([["serve"]], "2.21.0", {})
+    json.dumps(inspection.signatures)
+
+
+@pytest.mark.parametrize(
+    ("name", "signature_name", "layer"),
+    [
+        ("sequential_saved", "serving_default", "sequential/dense"),
+        ("subclass_saved", "call", "dense_2"),
+        ("subclass_fitted_saved", "call", "dense_3"),
+    ],
+)
+def test_export_that_loads_and_cannot_predict_is_refused(name: str, signature_name: str, layer: str) -> None:
+    variables = [f"{layer}/bias", f"{layer}/kernel"]
+    (problem,) = problems_of(KINDS / name)
+    assert f"signature {signature_name} reads variables that are never restored" in problem
+    assert ", ".join(variables) in problem
+    assert "model.export(DIR)" in problem
+    assert f"keras.export.ExportArchive with add_endpoint('{signature_name}', ..., input_signature=[...])" in problem
+    assert inspect_saved_model(KINDS / name).unrestored == {signature_name: variables}
+
+
+def test_export_without_a_signature_is_refused_with_the_way_out() -> None:
+    (problem,) = problems_of(KINDS / "unsigned")
+    assert "has no signature that can be called" in problem
+    assert "@tf.function(input_signature=[...])" in problem
+    assert "signatures={'call': model.call}" in problem
+
+
+def test_signature_that_returns_no_plain_tensor_cannot_be_called() -> None:
+    (problem,) = problems_of(KINDS / "ragged")
+    assert "has no signature that can be called" in problem
+
+
+def test_export_for_other_tags_is_refused() -> None:
+    (problem,) = problems_of(KINDS / "other_tag")
+    assert "has no graph with the tag serve and no other" in problem
+    assert "its graphs have the tags: gpu, serve; train;" in problem
+    assert inspect_saved_model(KINDS / "other_tag").tags == [["gpu", "serve"], ["train"]]
+
+
+def test_signatures_are_told_as_lines() -> None:
+    assert signature_lines(inspect_saved_model(KINDS / "subclass_archived").signatures) == [
+        "call  input   x  float32 [-1, 2]",
+        "call  output  output_0  float32 [-1, 1]",
+        "serving_default  input   x  float32 [-1, 2]",
+        "serving_default  output  output_0  float32 [-1, 1]",
+    ]
+
+
+def test_signatures_are_told_as_they_were_written(tmp_path: Path) -> None:
+    signatures = {
+        **SIGNATURES,
+        "classify": {
+            "method_name": "tensorflow/serving/classify",
+            "inputs": {},
+            "outputs": {"any": {"dtype": "int64", "shape": None}, "one": {"dtype": "string", "shape": []}},
+        },
+    }
+    path = make_saved_model(tmp_path / "1", signatures=signatures, tensorflow_version="1.15.5")
+    inspection = check_saved_model(path)
+    assert (inspection.signatures, inspection.tensorflow_version) == (signatures, "1.15.5")
+    assert "classify  output  any  int64 of unknown rank" in signature_lines(signatures)
+
+
+def test_init_and_train_ops_are_no_signatures(tmp_path: Path) -> None:
+    kept = {
+        "__saved_model_init_op": SIGNATURES["serving_default"],
+        "__saved_model_train_op": SIGNATURES["serving_default"],
+    }
+    path = make_saved_model(tmp_path / "1", signatures={**kept, **SIGNATURES})
+    assert check_saved_model(path).signatures == SIGNATURES
+    assert "no signature" in problems_of(make_saved_model(tmp_path / "2", signatures=kept))[0]
+
+
+def test_graph_that_the_server_loads_is_told_among_others(tmp_path: Path) -> None:
+    path = make_saved_model(tmp_path / "1")
+    other = graph({"other": SIGNATURES["serving_default"]}, tags=("train", "serve"), tensorflow_version="2.0")
+    (path / "saved_model.pb").write_bytes(other + graph() + other)
+    inspection = check_saved_model(path)
+    assert inspection.tags == [["serve", "train"], ["serve"], ["serve", "train"]]
+    assert (inspection.signatures, inspection.tensorflow_version) == (SIGNATURES, "2.21.0")
+
+
+def test_first_of_several_graphs_that_fit_is_the_one_that_the_server_loads(tmp_path: Path) -> None:
+    path = make_saved_model(tmp_path / "1")
+    (path / "saved_model.pb").write_bytes(graph() + graph({}, unrestored=["v"]))
+    assert check_saved_model(path).signatures == SIGNATURES
+
+
+# Variables that nothing sets
+
+
+def test_five_of_the_unrestored_variables_are_named(tmp_path: Path) -> None:
+    names = [f"layer_{index}" for index in range(8)]
+    (problem,) = problems_of(make_saved_model(tmp_path / "1", unrestored=names))
+    assert "fails: layer_0, layer_1, layer_2, layer_3, layer_4 and 3 more;" in problem
+
+
+def test_each_signature_is_told_by_itself(tmp_path: Path) -> None:
+    facts = SIGNATURES["serving_default"]
+    nodes = [
+        node("a", "VarHandleOp"),
+        node("call_bad", "Add", "a"),
+        node("call_good", "Const", "^x"),
+        node("x", "NoOp"),
+    ]
+    path = write_graph(tmp_path / "1", message(2, *nodes), signature("bad", facts), signature("good", facts))
+    assert inspect_saved_model(path).unrestored == {"bad": ["a"]}
+
+
+@pytest.mark.parametrize("handle", ["handle", "^handle", "handle:0"])
+def test_variable_goes_by_its_shared_name(tmp_path: Path, handle: str) -> None:
+    nodes = [
+        node("handle", "VarHandleOp", shared_name="weights"),
+        node("handle_again", "VarHandleOp", shared_name="weights"),
+        node("call_s", "Identity", handle),
+        node("restore", "NoOp", "^handle_again"),
+    ]
+    parts = message(2, *nodes), signature("s", SIGNATURES["serving_default"])
+    assert inspect_saved_model(write_graph(tmp_path / "1", *parts)).unrestored == {"s": ["weights"]}
+    path = make_saved_model(tmp_path / "2")
+    write_graph(path, *parts, message(3, message(3, "restore")))
+    check_saved_model(path)
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        message(4, message(1, "saved_model_main_op"), message(2, message(1, message(1, "init")))),
+        message(4, message(1, "legacy_init_op"), message(2, message(1, message(1, "init")))),
+        message(
+            5,
+            message(1, "__saved_model_init_op"),
+            message(2, message(2, message(1, "o"), message(2, message(1, "init:0")))),
+        ),
+    ],
+    ids=["main op", "legacy init op", "init signature"],
+)
+@pytest.mark.parametrize(
+    ("op", "is_set"),
+    [
+        ("AssignVariableOp", True),
+        ("StatefulPartitionedCall", True),
+        ("ReadVariableOp", False),
+        ("VarIsInitializedOp", False),
+    ],
+)
+def test_variable_that_the_init_op_assigns_is_set(tmp_path: Path, init: bytes, op: str, is_set: bool) -> None:
+    nodes = [
+        node("v", "VarHandleOp"),
+        node("call_s", "Identity", "v"),
+        node("use", op, "v"),
+        node("init", "NoOp", "^use"),
+    ]
+    path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]), init)
+    assert inspect_saved_model(path).unrestored == ({} if is_set else {"s": ["v"]})
+
+
+def test_assignment_that_no_init_op_runs_sets_nothing(tmp_path: Path) -> None:
+    nodes = [node("v", "VarHandleOp"), node("call_s", "Identity", "v"), node("v/Assign", "AssignVariableOp", "v")]
+    path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
+    assert inspect_saved_model(path).unrestored == {"s": ["v"]}
+
+
+def test_loop_in_the_graph_has_an_end(tmp_path: Path) -> None:
+    nodes = [node("call_s", "Merge", "next", "v"), node("next", "NextIteration", "call_s"), node("v", "VarHandleOp")]
+    path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
+    assert inspect_saved_model(path).unrestored == {"s": ["v"]}
+
+
+def test_graph_in_pieces_is_one_graph(tmp_path: Path) -> None:
+    """Protobuf merges a message that is given twice."""
+    path = make_saved_model(tmp_path / "1")
+    pieces = message(2, node("call_s", "Identity", "v")), message(2, node("v", "VarHandleOp"), node("r", "NoOp", "v"))
+    write_graph(path, *pieces, message(3, message(3, "r")), signature("s", SIGNATURES["serving_default"]))
+    check_saved_model(path)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("lost", "complaint"),
+    [
+        ("saved_model.pb", "is not a SavedModel: it has no saved_model.pb"),
+        ("variables", "is incomplete: variables/variables.index is missing"),
+        ("variables/variables.index", "is incomplete: variables/variables.index is missing"),
+        ("variables/variables.data-00000-of-00003", "variables/variables.data-00000-of-00003 is missing"),
+        ("variables/variables.data-00002-of-00003", "variables/variables.data-00002-of-00003 is missing"),
+        (
+            "variables/variables.data-0000[01]-of-00003",
+            "variables/variables.data-00000-of-00003, variables/variables.data-00001-of-00003 are missing",
+        ),
+        ("variables/variables.data-*", "has no variables.data-?????-of-????? shard"),
+    ],
+)
+def test_incomplete_model_is_refused(model: Path, lost: str, complaint: str) -> None:
+    for path in list(model.glob(lost)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (problem,) = problems_of(model)
+    assert complaint in problem
+
+
+@pytest.mark.parametrize("path", [".", "none", "file"])
+def test_what_is_no_model_is_told(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    assert problems_of(tmp_path / path) == [f"{tmp_path / path} is not a SavedModel: it has no saved_model.pb"]
+
+
+def test_graph_as_text_is_refused_with_the_way_out(model: Path) -> None:
+    (model / "saved_model.pb").rename(model / "saved_model.pbtxt")
+    (problem,) = problems_of(model)
+    assert "has saved_model.pbtxt only" in problem
+    assert "save it as binary" in problem
+
+
+@pytest.mark.parametrize("kind", ["constant", "graph_without_variables"])
+def test_model_without_variables_needs_no_files_of_them(tmp_path: Path, kind: str) -> None:
+    path = shutil.copytree(KINDS / kind, tmp_path / "1")
+    shutil.rmtree(path / "variables", ignore_errors=True)
+    check_saved_model(path)
+    (path / "variables").mkdir()
+    check_saved_model(path)
+    (path / "variables" / "variables.data-00000-of-00001").touch()
+    assert "variables/variables.index is missing" in problems_of(path)[0]
+
+
+def test_truncated_shard_is_refused_unread(model: Path) -> None:
+    shard = model / "variables" / "variables.data-00001-of-00003"
+    os.truncate(shard, 6)
+    (problem,) = problems_of(model)
+    assert problem == f"{model} is incomplete: variables/{shard.name} has 6 bytes, and its variables need 7"
+    assert inspect_saved_model(model).shards["truncated"] == {shard.name: {"bytes": 6, "needed": 7}}
+
+
+@pytest.mark.parametrize("kind", sorted(path.parent.parent.name for path in KINDS.glob("*/*/variables.index")))
+def test_last_byte_of_a_real_shard_is_missed(tmp_path: Path, kind: str) -> None:
+    path = shutil.copytree(KINDS / kind, tmp_path / "1")
+    shard = path / "variables" / "variables.data-00000-of-00001"
+    os.truncate(shard, shard.stat().st_size - 1)
+    assert any("its variables need" in problem for problem in problems_of(path))
+
+
+@pytest.mark.parametrize("name", ["variables.data-00000-of-00001", "variables.data-00002-of-00003.tempstate1"])
+def test_shards_of_another_set_are_told_and_do_no_harm(model: Path, name: str) -> None:
+    (model / "variables" / name).touch()
+    assert check_saved_model(model).shards == {"expected": 3, "missing": [], "extra": [name], "truncated": {}}
+
+
+def test_shards_of_different_sets_are_refused_where_the_index_does_not_tell(model: Path) -> None:
+    compressed = table(block([(b"", b"snappy")], compression=1))
+    (model / "variables" / "variables.index").write_bytes(compressed)
+    assert check_saved_model(model).shards["expected"] == 3
+    (model / "variables" / "variables.data-00000-of-00001").touch()
+    assert "variables/ has shards of different sets" in problems_of(model)[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"index", bytes(1000)])
+def test_damaged_index_is_refused(model: Path, content: bytes) -> None:
+    (model / "variables" / "variables.index").write_bytes(content)
+    (problem,) = problems_of(model)
+    assert f"{model}/variables/variables.index is damaged" in problem
+
+
+def test_assets_are_told_and_missing_ones_refused(model: Path) -> None:
+    (model / "saved_model.pb").write_bytes(graph(assets=["words.txt"]))
+    assert check_saved_model(model).assets == ["words.txt"]
+    (model / "saved_model.pb").write_bytes(graph(assets=["words.txt", "more.txt"]))
+    assert problems_of(model) == [f"{model} is incomplete: assets/more.txt is missing"]
+
+
+@pytest.mark.parametrize("name", ["a" * 1000, "nul\0", "two\nlines"])
+def test_asset_with_an_impossible_name_is_missing(model: Path, name: str) -> None:
+    (model / "saved_model.pb").write_bytes(graph(assets=[name]))
+    (problem,) = problems_of(model)
+    assert problem.endswith(" is missing")
+
+
+def test_problem_takes_one_line_whatever_the_file_says(tmp_path: Path) -> None:
+    name = "two\nlines\x1b[31m"
+    path = make_saved_model(tmp_path / "1", signatures={name: SIGNATURES["serving_default"]}, unrestored=[name])
+    assert all(problem.isprintable() for problem in problems_of(path, {"call": {}}))
+    assert problems_of(make_saved_model(tmp_path / "2", tags=[name]))[0].isprintable()
+
+
+@pytest.mark.parametrize("name", ["../assets/words.txt", "/etc/passwd", "", "a//b", "./words.txt"])
+def test_asset_outside_of_the_assets_is_refused(model: Path, name: str) -> None:
+    (model / "saved_model.pb").write_bytes(graph(assets=[name]))
+    assert problems_of(model) == [f"{model}: the graph reads the asset {name!r}, which is not below assets/"]
+
+
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00003"]
+)
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_no_file_is_refused_and_not_opened(model: Path, name: str, kind: str) -> None:
+    (model / name).rename(model / "assets" / "moved")
+    if kind == "link":
+        (model / name).symlink_to(model / "assets" / "moved")
+    elif kind == "fifo":
+        os.mkfifo(model / name)
+    else:
+        (model / name).mkdir()
+    assert any(f"{model / name} is not a regular file" in problem for problem in problems_of(model))
+
+
+def test_variables_behind_a_link_are_refused(model: Path) -> None:
+    (model / "variables").rename(model / "elsewhere")
+    (model / "variables").symlink_to("elsewhere")
+    assert f"{model}/variables cannot be read as a directory" in problems_of(model)[0]
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    path = make_saved_model(tmp_path / "1", unrestored=["a"], shards=2)
+    (path / "variables" / "variables.data-00000-of-00002").unlink()
+    os.truncate(path / "variables" / "variables.data-00001-of-00002", 0)
+    assert len(problems_of(path, {"other": {}})) == 4
+
+
+# Contract
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        None,
+        {},
+        {"serving_default": {}},
+        {"serving_default": {"inputs": {"x": {}}, "outputs": {"y": None}}},
+        {"serving_default": {"inputs": {"x": {"dtype": "float32"}}, "outputs": None}},
+        {"serving_default": {"inputs": {"x": {"shape": [-1, 2], "dtype": None}}}},
+        {"serving_default": {key: SIGNATURES["serving_default"][key] for key in ("inputs", "outputs")}},
+    ],
+)
+def test_contract_that_is_kept_passes(model: Path, contract: dict[str, Any] | None) -> None:
+    check_saved_model(model, contract)
+
+
+@pytest.mark.parametrize(
+    ("signature_name", "expected", "complaint"),
+    [
+        ("call", {}, "it has no signature call, which the contract asks for; it has serving_default"),
+        (
+            "serving_default",
+            {"inputs": {"x": {"dtype": "int64"}}},
+            "signature serving_default: input x: expected dtype int64, found float32 [-1, 2]",
+        ),
+        (
+            "serving_default",
+            {"outputs": {"y": {"shape": [-1, 10]}}},
+            "signature serving_default: output y: expected shape [-1, 10], found float32 [-1, 1]",
+        ),
+        (
+            "serving_default",
+            {"inputs": {"images": {}}},
+            "signature serving_default: inputs are expected to be images, found x",
+        ),
+        (
+            "serving_default",
+            {"outputs": {}},
+            "signature serving_default: outputs are expected to be (none), found y",
+        ),
+        ("serving_default", {"input": {}}, "the contract of signature serving_default takes inputs and outputs"),
+        ("serving_default", ["x"], "the contract of signature serving_default takes inputs and outputs"),
+        ("serving_default", {"inputs": ["x"]}, "inputs of the contract are {name: {dtype, shape}}, and not ['x']"),
+        ("serving_default", {"inputs": {"x": {"type": 1}}}, "input x of the contract takes dtype and shape"),
+        ("serving_default", {"inputs": {"x": "float32"}}, "input x of the contract takes dtype and shape"),
+    ],
+)
+def test_broken_contract_is_refused(model: Path, signature_name: str, expected: Any, complaint: str) -> None:
+    (problem,) = problems_of(model, {signature_name: expected})
+    assert complaint in problem
+
+
+# Hostile files
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("saved_model.pb", 200), ("variables/variables.index", 50)])
+def test_mutated_file_is_read_or_refused(tmp_path: Path, name: str, rounds: int) -> None:
+    chance = random.Random(20)  # noqa: S311
+    paths = [shutil.copytree(kind, tmp_path / kind.name) for kind in KINDS.iterdir() if (kind / name).is_file()]
+    paths = [*sorted(paths), make_saved_model(tmp_path / "made")]
+    originals = [(path / name).read_bytes() for path in paths]
+    refused = 0
+    for path, data in zip(paths, originals):
+        for _ in range(rounds):
+            (path / name).write_bytes(mutated(data, chance, chance.choice(originals)))
+            began = time.monotonic()
+            try:
+                check_saved_model(path)
+            except SavedModelError as error:
+                refused += "damaged" in str(error)
+            assert time.monotonic() - began < 5
+    assert refused > rounds  # the changes do hit what is read
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+def test_file_that_is_cut_anywhere_is_refused(tmp_path: Path, name: str) -> None:
+    path = make_saved_model(tmp_path / "1")
+    data = (path / name).read_bytes()
+    for length in range(len(data)):
+        (path / name).write_bytes(data[:length])
+        assert problems_of(path)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_inspection
+resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+for path in sys.argv[2:]:
+    _, problems = saved_model_inspection.examine_saved_model(Path(path))
+    print(" ".join(problems))
+"""
+
+
+def test_huge_files_cost_little_memory_and_time(tmp_path: Path) -> None:
+    """The process that reads them may use 256 MiB and 20 s in all."""
+    two_gib = (1 << 31) - 1
+    nested = b""
+    for field in (3, 1, 2, 2):  # an input of a node of a graph of a meta graph
+        nested = varint(field << 3 | 2) + varint(two_gib - 30 + len(nested)) + nested
+    weights = message(5, message(1, "value"), message(2, varint(8 << 3 | 2) + varint(two_gib - 200)))
+    hostile = {
+        "zeros": (b"", two_gib),
+        "long name": (nested, two_gib),
+        "length of an exabyte": (varint(2 << 3 | 2) + varint(1 << 60), 100),
+        "constant of two gigabytes": (varint(2 << 3 | 2) + varint(two_gib - 6) + weights, two_gib),
+        "empty nodes": (meta_graph(message(2, message(1) * 1_000_000)), 0),
+        "empty meta graphs": (message(2) * 200_000, 0),
+        "empty signatures": (meta_graph(message(5) * 200_000), 0),
+        "empty tags": (message(2, message(1, message(4) * 200_000)), 0),
+        "many dimensions": (
+            meta_graph(message(5, message(2, message(1, message(2, message(3, message(2) * 200_000)))))),
+            0,
+        ),
+        "one node with many inputs": (meta_graph(message(2, message(1, message(3, "x") * 200_000))), 0),
+    }
+    for name, (data, size) in hostile.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_bytes(data)
+        if size:
+            os.truncate(tmp_path / name / "saved_model.pb", size)
+    index = make_saved_model(tmp_path / "index") / "variables" / "variables.index"
+    os.truncate(index, two_gib)
+    collections = Path(__file__).resolve().parents[3] / ".collections"
+    command = [sys.executable, "-c", MEASURE, str(collections), *(str(tmp_path / name) for name in (*hostile, "index"))]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    answers = outcome.stdout.splitlines()
+    assert len(answers) == len(hostile) + 1
+    assert all(answers)
+
+
+@pytest.mark.parametrize(
+    ("limit", "complaint"),
+    [
+        ("MAX_NODE_NAMES", "more than 3 nodes"),
+        ("MAX_NODE_NAME_BYTES", "more than 3 bytes of names"),
+        ("MAX_EDGES", "more than 3 inputs"),
+        ("MAX_STEPS", "more than 3 nodes, counted once for each signature"),
+        ("MAX_PARTS", "more than 3 signatures"),
+        ("MAX_RANK", "more than 3 dimensions"),
+    ],
+)
+def test_what_is_kept_of_a_graph_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, complaint: str
+) -> None:
+    facts = {
+        "method_name": "m",
+        "inputs": {"x": {"dtype": "int32", "shape": [1] * 4}},
+        "outputs": SIGNATURES["serving_default"]["outputs"],
+    }
+    path = make_saved_model(tmp_path / "1", signatures={"s": facts})
+    check_saved_model(path)
+    monkeypatch.setattr(saved_model_inspection, limit, 3)
+    assert complaint in problems_of(path)[0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "complaint"),
+    [
+        ([node("a", "NoOp"), node("a", "NoOp")], "two nodes have the name b'a'"),
+        ([node("", "NoOp")], "a node has no name"),
+        ([number(1, 3) + message(1, message(1, "a" * (protobuf_wire.MAX_TEXT_BYTES + 1)))], "a name has 65537 bytes"),
+    ],
+)
+def test_graph_that_tensorflow_takes_for_damaged_is_refused(tmp_path: Path, nodes: list[bytes], complaint: str) -> None:
+    path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
+    (problem,) = problems_of(path)
+    assert problem.startswith(f"{path}/saved_model.pb is damaged, or no SavedModel: ")
+    assert complaint in problem
