@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,38 +17,70 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     CATALOG_OPTIONS,
     CatalogError,
     Model,
+    Pull,
     check_served,
     read_catalog,
+    retained_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     Files,
     SavedModelError,
-    add_digests,
+    list_files,
     total_bytes,
     tree_digest,
     tree_stamp,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
+    signature_lines,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
 COLLECTION = "modelops.tensorflow_serving"
-CONNECTIONS = ("ssh", "local")
-RSYNC_TIMEOUT_SECONDS = 60  # without a byte
-RSYNC_NOT_FOUND = 127  # the remote shell's exit status
+NOBODY = 65534  # Debian's user id
+BASE_PATH_MODE = "0751"
 
+# How a host fetches; handed on to the module saved_model_fetch as it is.
+FETCH_SPEC = {
+    "proxy": {"type": "str"},
+    "no_proxy": {"type": "list", "elements": "str"},
+    "url_username": {"type": "str"},
+    "url_password": {"type": "str", "no_log": True},
+    "s3_endpoint_url": {"type": "str"},
+    "s3_region": {"type": "str"},
+    "s3_access_key_id": {"type": "str"},
+    "s3_secret_access_key": {"type": "str", "no_log": True},
+    "s3_session_token": {"type": "str", "no_log": True},
+}
 ARGUMENT_SPEC = {
     "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
     "base_path": {"type": "path", "required": True},
     "group": {"type": "str", "required": True},
+    "keep": {"type": "int"},
+    **FETCH_SPEC,
 }
+
+# Seen by the process that the user started, which loads this file too; those that run the tasks have no terminal.
+IS_INTERACTIVE = sys.stdout.isatty()
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One version that the host lacks."""
+    """One version that the host lacks: pushed from a directory on the controller, or fetched by the host."""
 
-    model: str
+    model: Model
     version: int
-    source: Path
     files: Files
+    signatures: dict[str, Any] | None
+
+    @property
+    def pull(self) -> Pull | None:
+        return self.model.pulls.get(self.version)
+
+    @property
+    def source(self) -> Path:
+        return self.model.sources[self.version]
 
 
 class ActionModule(ActionBase):
@@ -59,114 +90,232 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
-        _, args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        self._check_transport()
+        _, self._args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         try:
-            models = read_catalog(args["catalog"])
-            present = self._call(
-                "saved_model_versions_info", base_path=args["base_path"], models=[model.name for model in models]
-            )["models"]
-            transfers = self._plan(models, present)
-            if not self._task.check_mode:
-                for transfer in transfers:
-                    self._publish(transfer, args["base_path"], args["group"])
+            models = read_catalog(self._args["catalog"], self._args["keep"])
+            if any(model.sources for model in models):
+                Transport.check(self._connection)
+            names = [model.name for model in models]
+            host = self._call("saved_model_versions_info", base_path=self._args["base_path"], models=names)
+            # Models of which a version is there that a new one may share files with.
+            self._known = {name for name in names if any(one["stamp"] for one in host["models"][name].values())}
+            transfers = self._plan(models, host["models"])
+            self._check_room(transfers, models, host)
+            published = [self._describe(one) for one in transfers]
+            is_changed = bool(transfers) or not self._is_base_path_right(host["base_path"])
+            if is_changed and not self._task.check_mode:
+                published = self._publish_all(transfers)
         except (CatalogError, SavedModelError, OSError) as error:
             raise AnsibleActionFail(str(error)) from error
-        result = {
-            "changed": bool(transfers),
-            "published": [
-                {"model": one.model, "version": one.version, "bytes": total_bytes(one.files)} for one in transfers
-            ],
+        result: dict[str, Any] = {
+            "changed": is_changed,
+            "published": [{key: one[key] for key in ("model", "version", "bytes")} for one in published],
         }
         if self._task.diff:
-            result["diff"] = self._diff(present, transfers)
+            result["diff"] = [self._versions_diff(host["models"], published)]
+            result["diff"] += self._signatures_diffs(host["models"], published)
         return result
 
     def _plan(self, models: list[Model], present: dict[str, Any]) -> list[Transfer]:
-        """Return what the host lacks. Raises CatalogError for what must not be published."""
+        """Return what the host lacks. Raises CatalogError for what must not be published.
+
+        The newest version of a model is the first, so that a server that follows the latest loads no other.
+        """
         problems: list[str] = []
         transfers: list[Transfer] = []
         for model in models:
             on_host = {int(version): facts for version, facts in present[model.name].items()}
-            problems += check_served(model, {*on_host, *model.sources})
-            for version, source in model.sources.items():
-                files = model.files[version]
-                if version not in on_host:
-                    transfers.append(Transfer(model.name, version, source, files))
-                elif on_host[version]["stamp"] is None:
-                    self._display.warning(
-                        f"{model.name} version {version} was not published by this collection; left as it is"
-                    )
-                elif on_host[version]["stamp"] != tree_stamp(files):
-                    digest = tree_digest(add_digests(source, files))
-                    if digest != on_host[version]["digest"]:
-                        problems.append(
-                            f"model {model.name}: version {version} is published with sha256 "
-                            f"{on_host[version]['digest']}, but {source} now has {digest}; a published version is "
-                            f"never changed, so export this one as version {max({*on_host, *model.sources}) + 1}"
+            available = {*on_host, *model.versions}
+            problems += check_served(model, available)
+            retained = retained_versions(model.keep, model.policy, model.labels, available)
+            for version in reversed(model.versions):
+                try:
+                    if version not in on_host:
+                        if version in retained:
+                            transfers.append(self._transfer(model, version))
+                    elif on_host[version]["stamp"] is None:
+                        self._display.warning(
+                            f"{model.name} version {version} was not published by this collection; left as it is"
                         )
+                    else:
+                        self._check_unchanged(model, version, on_host[version], max(available) + 1)
+                except SavedModelError as error:
+                    problems += (f"model {model.name}: {line}" for line in str(error).splitlines())
         if problems:
             raise CatalogError(problems)
         return transfers
 
-    def _publish(self, transfer: Transfer, base_path: str, group: str) -> None:
-        path = str(Path(base_path, transfer.model))
-        files = add_digests(transfer.source, transfer.files)
-        common = {"path": path, "version": transfer.version, "group": group}
-        staged = self._call("saved_model_version", state="staged", login_uid=self._login_uid(), **common)
-        self._rsync(transfer.source, staged["staging"])
-        self._call("saved_model_version", state="published", files=files, **common)
+    @staticmethod
+    def _transfer(model: Model, version: int) -> Transfer:
+        """Return a transfer. Raises SavedModelError for a source on the controller that cannot be served."""
+        if version in model.pulls:
+            return Transfer(model, version, {}, None)
+        files = model.files[version]
+        return Transfer(model, version, files, signatures_of(model.sources[version], files, model.contract))
 
-    def _check_transport(self) -> None:
-        """Fail before anything is changed where files could not travel."""
-        if self._connection.transport not in CONNECTIONS:
-            raise AnsibleActionFail(
-                f"models travel over connections of type {' or '.join(CONNECTIONS)}, not {self._connection.transport}; "
-                "set ansible_connection for this host"
+    @staticmethod
+    def _check_unchanged(model: Model, version: int, facts: dict[str, Any], free_number: int) -> None:
+        """Raise SavedModelError where what the catalogue has is not what was published under its number."""
+        if version in model.sources:
+            source, files = str(model.sources[version]), model.files[version]
+            if facts["stamp"] == tree_stamp(files):
+                return
+            published, found = facts["digest"], tree_digest(digested(model.sources[version], files))
+        else:
+            source, found = "digests of the catalogue", model.pulls[version].digest
+            # A version that came from the controller has no digest of an archive to compare.
+            published = (facts["source_digest"] or found) if model.pulls[version].is_archive else facts["digest"]
+        if published != found:
+            raise SavedModelError(
+                f"version {version} is published with sha256 {published}, but {source} now has {found}; a published "
+                f"version is never changed, so export this one as version {free_number}"
             )
-        if not shutil.which("rsync"):
-            raise AnsibleActionFail("rsync is missing on the controller: apt install rsync")
 
-    def _login_uid(self) -> int:
+    def _check_room(self, transfers: list[Transfer], models: list[Model], host: dict[str, Any]) -> None:
+        """Fail where the host has no room for what is pushed to it; what it fetches it checks by itself."""
+        pushed = [one for one in transfers if not one.pull]
+        self._prunable_bytes = sum(
+            facts["bytes"] or 0
+            for model in models
+            for version, facts in host["models"][model.name].items()
+            if int(version)
+            not in retained_versions(model.keep, model.policy, model.labels, map(int, host["models"][model.name]))
+        )
+        files = sum(len(one.files) for one in pushed)
+        # A file takes whole blocks, and its directories take some too. When that is too much, the host counts exactly.
+        needed = sum(total_bytes(one.files) for one in pushed) + 4096 * 2 * files
+        free = host["free"]
+        if needed > free["bytes"] or (free["inodes"] is not None and 2 * files > free["inodes"]):
+            self._stage(pushed, room_only=True)
+
+    def _publish_all(self, transfers: list[Transfer]) -> list[dict[str, Any]]:
+        if not transfers:
+            self._stage([])
+        self._login_uid = self._find_login_uid() if any(not one.pull for one in transfers) else 0
+        published = []
+        for transfer in transfers:
+            published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
+            self._known.add(transfer.model.name)
+        return published
+
+    def _push(self, transfer: Transfer) -> dict[str, Any]:
+        with ThreadPoolExecutor(1) as pool:
+            digests = pool.submit(digested, transfer.source, transfer.files)
+            # Which files a published version has already is told by digests only. Without such a version they can wait.
+            is_known = transfer.model.name in self._known
+            staged = self._stage([transfer])[0]
+            self._send(transfer, staged, staged["basis"] if is_known else None)
+            answer = self._settle(transfer, digests)
+            if answer["broken"]:
+                self._display.warning(
+                    f"{', '.join(answer['broken'][:5])} of {transfer.model.name} version {transfer.version} did not "
+                    "arrive as sent; sent again"
+                )
+                staged = self._stage([transfer], resend=answer["broken"])[0]
+                self._send(transfer, staged, None)
+                answer = self._settle(transfer, digests)
+        if answer["broken"]:
+            if tree_stamp(list_files(transfer.source)) != tree_stamp(transfer.files):
+                raise SavedModelError(f"{transfer.source} was written to meanwhile; play again when it is complete")
+            raise AnsibleActionFail(
+                f"{', '.join(answer['broken'][:5])} of {transfer.source} did not arrive as sent, twice (sha256 "
+                "differs); nothing was published. Something between here and the host's disk changes data"
+            )
+        return self._describe(transfer)
+
+    def _send(self, transfer: Transfer, staged: dict[str, Any], basis: str | None) -> None:
+        if not staged["names"]:
+            return
+        size = sum(transfer.files[name]["size"] for name in staged["names"])
+        tell = self._progress(transfer, size).at
+        Transport(self._connection).send(transfer.source, staged["names"], size, staged["staging"], basis, tell)
+
+    def _settle(self, transfer: Transfer, digests: Future[Files]) -> dict[str, Any]:
+        return self._call(
+            "saved_model_version", files=digests.result(), signatures=transfer.signatures, **self._where(transfer)
+        )
+
+    def _fetch(self, transfer: Transfer) -> dict[str, Any]:
+        pull = transfer.model.pulls[transfer.version]
+        staged = self._stage([transfer])[0]
+        progress = self._progress(transfer, None)
+        with Transport(self._connection).watching(f"{staged['staging']}.progress", progress.at):
+            self._call(
+                "saved_model_fetch",
+                url=pull.url,
+                digest=pull.digest,
+                staging=staged["staging"],
+                basis=staged["basis"],
+                prunable_bytes=self._prunable_bytes,
+                **{name: self._args[name] for name in FETCH_SPEC},
+            )
+        answer = self._call(
+            "saved_model_version",
+            digest=None if pull.is_archive else pull.digest,
+            source_digest=pull.digest,
+            signatures=transfer.model.contract,
+            **self._where(transfer),
+        )
+        return {**self._describe(transfer), "bytes": answer["bytes"], "signatures": answer["signatures"]}
+
+    def _stage(
+        self, transfers: list[Transfer], resend: list[str] | None = None, room_only: bool = False
+    ) -> list[dict[str, Any]]:
+        """Have the host make staging directories, or with room_only just look whether there is room for all."""
+        versions = [
+            {
+                "model": one.model.name,
+                "version": one.version,
+                "uid": 0 if room_only else self._uid(one),
+                "files": None if one.pull else self._told_apart(one),
+                "resend": resend or [],
+            }
+            for one in transfers
+        ]
+        staged: list[dict[str, Any]] = self._call(
+            "saved_model_staging",
+            base_path=self._args["base_path"],
+            group=self._args["group"],
+            versions=versions,
+            prunable_bytes=self._prunable_bytes,
+            room_only=room_only,
+        )["versions"]
+        return staged
+
+    def _told_apart(self, transfer: Transfer) -> Files:
+        """Return the files with their digests, by which the host finds those that a published version has already."""
+        return digested(transfer.source, transfer.files) if transfer.model.name in self._known else transfer.files
+
+    def _uid(self, transfer: Transfer) -> int:
+        """Return who fills the staging directory: who logs in; for what the host fetches nobody (rsync) or root."""
+        if not transfer.pull:
+            return self._login_uid
+        return NOBODY if transfer.pull.url.startswith("rsync://") else 0
+
+    def _find_login_uid(self) -> int:
         """Return the user id that rsync will log in with, whatever ssh's own configuration says."""
         answer = self._low_level_execute_command("id -u", sudoable=False)["stdout"].split()
         if not answer or not answer[-1].isdigit():
             raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer)!r}, not a user id")
         return int(answer[-1])
 
-    def _rsync(self, source: Path, staging: str) -> None:
-        command = ["rsync", "--archive", "--no-owner", "--no-group", "--delete", "--partial"]
-        command.append(f"--timeout={RSYNC_TIMEOUT_SECONDS}")
-        target = f"{staging}/"
-        if self._connection.transport == "ssh":
-            host = self._connection.get_option("host")
-            user = self._connection.get_option("remote_user")
-            command.append(f"--rsh={shlex.join(self._ssh())}")
-            target = f"{user + '@' if user else ''}{f'[{host}]' if ':' in host else host}:{target}"
-        done = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
-            [*command, f"{source}/", target], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        if done.returncode == RSYNC_NOT_FOUND:
-            raise AnsibleActionFail("rsync is missing on the host; the role tfserving_package installs it")
-        if done.returncode:
-            raise AnsibleActionFail(
-                f"rsync of {source} stopped with code {done.returncode}; "
-                f"the next run goes on from there:\n{done.stderr.strip()}"
-            )
+    def _where(self, transfer: Transfer) -> dict[str, Any]:
+        return {
+            "path": str(Path(self._args["base_path"], transfer.model.name)),
+            "version": transfer.version,
+            "group": self._args["group"],
+        }
 
-    def _ssh(self) -> list[str]:
-        """Return the ssh command that the connection plugin would use, less -C, which slows weights down."""
-        option = self._connection.get_option
-        command = [option("ssh_executable"), "-o", "BatchMode=yes", "-o", f"ConnectTimeout={option('timeout')}"]
-        if not option("host_key_checking"):
-            command += ["-o", "StrictHostKeyChecking=no"]
-        if option("port"):
-            command += ["-p", str(option("port"))]
-        if option("private_key_file"):
-            command += ["-i", option("private_key_file")]
-        for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
-            command += [word for word in shlex.split(option(name) or "") if word != "-C"]
-        return command
+    def _progress(self, transfer: Transfer, total: int | None) -> Progress:
+        def say(text: str) -> None:
+            if IS_INTERACTIVE or self._display.verbosity:
+                self._display.display(text)
+
+        host = self._task_vars.get("inventory_hostname", "")
+        return Progress(f"{host}: {transfer.model.name}/{transfer.version}", total, say)
+
+    def _is_base_path_right(self, facts: dict[str, str]) -> bool:
+        return facts == {"owner": "root", "group": self._args["group"], "mode": BASE_PATH_MODE}
 
     def _call(self, module: str, **args: Any) -> dict[str, Any]:
         result = self._execute_module(module_name=f"{COLLECTION}.{module}", module_args=args, task_vars=self._task_vars)
@@ -175,8 +324,55 @@ class ActionModule(ActionBase):
         return result
 
     @staticmethod
-    def _diff(present: dict[str, Any], transfers: list[Transfer]) -> dict[str, str]:
-        before = {(model, int(version)) for model, versions in present.items() for version in versions}
-        after = before | {(one.model, one.version) for one in transfers}
-        text = ["".join(f"{model}/{version}\n" for model, version in sorted(pairs)) for pairs in (before, after)]
-        return {"before_header": "published versions", "before": text[0], "after": text[1]}
+    def _describe(transfer: Transfer) -> dict[str, Any]:
+        """Return what is known of a version before it is published; the size of what a host fetches is not."""
+        return {
+            "model": transfer.model.name,
+            "version": transfer.version,
+            "bytes": None if transfer.pull else total_bytes(transfer.files),
+            "signatures": transfer.signatures,
+        }
+
+    @staticmethod
+    def _versions_diff(present: dict[str, Any], published: list[dict[str, Any]]) -> dict[str, str]:
+        before = {
+            (model, int(version)): facts["bytes"]
+            for model, versions in present.items()
+            for version, facts in versions.items()
+        }
+        after = before | {(one["model"], one["version"]): one["bytes"] for one in published}
+
+        def lines(versions: dict[tuple[str, int], int | None]) -> str:
+            return "".join(
+                f"{model}/{version}  {'size not known' if size is None else readable(size)}\n"
+                for (model, version), size in sorted(versions.items())
+            )
+
+        return {"before_header": "published versions", "before": lines(before), "after": lines(after)}
+
+    @staticmethod
+    def _signatures_diffs(present: dict[str, Any], published: list[dict[str, Any]]) -> list[dict[str, str]]:
+        """Return a diff for each model whose newest version has other signatures than the newest that it replaces."""
+        diffs = []
+        newest: dict[str, dict[str, Any]] = {}
+        for one in published:
+            if one["version"] > newest.get(one["model"], one)["version"] or one["model"] not in newest:
+                newest[one["model"]] = one
+        for model, new in newest.items():
+            known = {
+                int(version): facts["signatures"] for version, facts in present[model].items() if facts["signatures"]
+            }
+            if new["signatures"] is None or not known:
+                continue
+            old = max(known)
+            before, after = ("\n".join(signature_lines(some)) + "\n" for some in (known[old], new["signatures"]))
+            if before != after:
+                diffs.append(
+                    {
+                        "before_header": f"{model}/{old} signatures",
+                        "after_header": f"{model}/{new['version']} signatures",
+                        "before": before,
+                        "after": after,
+                    }
+                )
+        return diffs

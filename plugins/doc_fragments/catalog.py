@@ -20,8 +20,13 @@ options:
         type: str
         required: true
       source:
-        description: Directory on the controller that holds one SavedModel per version, each named by its number.
-        type: path
+        description:
+          - A directory on the controller that holds one SavedModel per version, each named by its number; or one
+            SavedModel, with its number as the only one of O(catalog[].versions).
+          - Or what each host fetches by itself, an archive C(https://HOST/PATH/{version}.tar.zst), C(.tar.gz), C(.tgz)
+            or C(.tar), C(s3://BUCKET/PREFIX), or C(rsync://HOST/MODULE/PATH) with a directory for each version. These
+            need O(catalog[].versions) and O(catalog[].digests).
+        type: str
         required: true
       versions:
         description: The versions of O(catalog[].source) to publish. All of them by default.
@@ -54,4 +59,17 @@ options:
       version_labels:
         description: Names for served versions, such as V({"stable":1}).
         type: dict
+      digests:
+        description: For each version that hosts fetch, the sha256 of its archive; without an archive the digest of the
+          whole version, as M(modelops.tensorflow_serving.saved_model_info) prints it.
+        type: dict
+      signatures:
+        description: The signatures that every version has to have, by name C(inputs) and C(outputs), and by their names
+          C(dtype) and C(shape), such as V({"call":{"inputs":{"x":{"dtype":"float32","shape":[-1,28,28]}}}}). Names of
+          inputs and of outputs have to be these, where they are given, and dtype and shape equal.
+        type: dict
+      keep:
+        description: How many of the newest versions stay on the host. What O(catalog[].model_version_policy) serves,
+          what has a label and what the running server uses stays in any case. By default every version does.
+        type: int
 """

@@ -7,12 +7,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
+from urllib.parse import urlsplit
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     Files,
     SavedModelError,
-    check_saved_model,
     list_files,
     parse_version,
     source_versions,
@@ -25,7 +25,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_]+")  # model_servers/http_rest_api_util.cc
 # One entry of the catalogue, as Ansible's argument specs put it. Modules that read a part of it take it whole.
 CATALOG_OPTIONS: dict[str, Any] = {
     "name": {"type": "str", "required": True},
-    "source": {"type": "path", "required": True},
+    "source": {"type": "str", "required": True},
     "versions": {"type": "list", "elements": "int"},
     "model_version_policy": {
         "type": "dict",
@@ -39,7 +39,13 @@ CATALOG_OPTIONS: dict[str, Any] = {
         },
     },
     "version_labels": {"type": "dict"},
+    "digests": {"type": "dict"},
+    "signatures": {"type": "dict"},
+    "keep": {"type": "int"},
 }
+
+ARCHIVES = (".tar.zst", ".tar.gz", ".tgz", ".tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class CatalogError(Exception):
@@ -50,21 +56,43 @@ class CatalogError(Exception):
 
 
 @dataclass(frozen=True)
-class Model:
-    """One entry of the catalogue, with the versions of its source and their files.
+class Pull:
+    """One version that each host fetches: from where, and the sha256 of the archive, or of the tree without one."""
 
-    sources is {version: directory on the controller}, files is {version: what list_files says of that directory}.
+    url: str
+    digest: str
+
+    @property
+    def is_archive(self) -> bool:
+        return self.url.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry of the catalogue, with the versions of its source.
+
+    A version is in sources, {version: directory on the controller}, with its files in files as list_files returns
+    them, or in pulls. contract are the signatures that every version has to have; keep is how many versions stay, None
+    for all.
     """
 
     name: str
-    sources: dict[int, Path]
-    policy: dict[str, Any]
-    labels: dict[str, int]
-    files: dict[int, Files] = field(default_factory=dict, compare=False)
+    policy: dict[str, Any] = field(default_factory=lambda: {"latest": {"num_versions": 1}})
+    labels: dict[str, int] = field(default_factory=dict)
+    sources: dict[int, Path] = field(default_factory=dict)
+    files: dict[int, Files] = field(default_factory=dict)
+    pulls: dict[int, Pull] = field(default_factory=dict)
+    contract: dict[str, Any] | None = None
+    keep: int | None = None
+
+    @property
+    def versions(self) -> list[int]:
+        """The versions of the source, in ascending order."""
+        return sorted({*self.sources, *self.pulls})
 
 
-def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
-    """Return the models of a catalogue, each version of each source checked to be a whole SavedModel.
+def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list[Model]:
+    """Return the models of a catalogue, with the files of each version; keep is for entries without their own.
 
     Raises CatalogError with all problems that can be seen on the controller.
     """
@@ -79,7 +107,7 @@ def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
         name = str(entry["name"])
         if not _NAME.fullmatch(name):
             problems.append(f"model name {name!r}: use letters, digits, _ . and -, and begin with none of the last two")
-        model, found = _read_entry(entry)
+        model, found = _read_entry(entry, keep)
         models.append(model)
         problems += (f"model {name}: {text}" for text in found)
     if problems:
@@ -87,37 +115,100 @@ def read_catalog(catalog: list[dict[str, Any]]) -> list[Model]:
     return models
 
 
-def _read_entry(entry: dict[str, Any]) -> tuple[Model, list[str]]:
+def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[str]]:
     """Return an entry as far as it can be read, and all that is wrong with it."""
     problems: list[str] = []
-    policy: dict[str, Any] = {}
-    labels: dict[str, int] = {}
-    sources: dict[int, Path] = {}
-    files: dict[int, Files] = {}
-    try:
-        policy = read_policy(entry.get("model_version_policy"))
-    except ValueError as error:
-        problems.append(str(error))
-    try:
-        labels = _read_labels(entry.get("version_labels") or {})
-    except ValueError as error:
-        problems.append(str(error))
-    try:
-        sources = _read_sources(entry)
-    except (SavedModelError, ValueError) as error:
-        problems.append(str(error))
-    for version, path in sources.items():
+    parts: dict[str, Any] = {}
+    readers: dict[str, Callable[[], Any]] = {
+        "policy": lambda: read_policy(entry.get("model_version_policy")),
+        "labels": lambda: _read_labels(entry.get("version_labels") or {}),
+        "keep": lambda: read_keep(entry.get("keep"), keep),
+        "contract": lambda: _read_contract(entry.get("signatures")),
+    }
+    if is_pulled(entry["source"]):
+        readers["pulls"] = lambda: _read_pulls(entry)
+    else:
+        readers["sources"] = lambda: _read_sources(entry)
+    for part, reader in readers.items():
         try:
-            check_saved_model(path)
+            parts[part] = reader()
+        except (SavedModelError, ValueError) as error:
+            problems.append(str(error))
+    files: dict[int, Files] = {}
+    for version, path in parts.get("sources", {}).items():
+        try:
             files[version] = list_files(path)
         except SavedModelError as error:
             problems.append(str(error))
-    return Model(str(entry["name"]), sources, policy, labels, files), problems
+    return Model(str(entry["name"]), files=files, **parts), problems
+
+
+def is_pulled(source: str) -> bool:
+    """Say whether hosts fetch from a source by themselves; else it is a directory on the controller."""
+    return "://" in source
+
+
+def _read_pulls(entry: dict[str, Any]) -> dict[int, Pull]:
+    """Return what the hosts fetch. Raises ValueError for a source that they cannot fetch from, or not safely."""
+    source = entry["source"]
+    url = urlsplit(source)
+    if url.scheme not in ("http", "https", "s3", "rsync"):
+        raise ValueError(f"source begins with {url.scheme}://; hosts fetch from https://, http://, s3:// and rsync://")
+    if not url.hostname:
+        raise ValueError(f"source {url.scheme}:// names no {'bucket' if url.scheme == 's3' else 'host'}")
+    if url.password is not None:
+        raise ValueError("source has a password, which would be shown; set tfserving_models_url_password")
+    if url.scheme in ("http", "https") and not ("{version}" in source and source.endswith(ARCHIVES)):
+        raise ValueError(f"source {source} has to hold {{version}}, and to end with one of {' '.join(ARCHIVES)}")
+    digests = {str(version): str(digest).lower() for version, digest in (entry.get("digests") or {}).items()}
+    what = "archive" if url.scheme in ("http", "https") else "version, as the module saved_model_info prints it"
+    versions = sorted(set(entry.get("versions") or []))
+    if not versions:
+        raise ValueError("versions is missing or empty: it says which versions the hosts fetch")
+    for version in versions:
+        if not _SHA256.fullmatch(digests.get(str(version), "")):
+            raise ValueError(f"digests needs the sha256 (64 hex digits) of version {version}: that of the {what}")
+    template = source if "{version}" in source else f"{source.rstrip('/')}/{{version}}"
+    return {version: Pull(template.replace("{version}", str(version)), digests[str(version)]) for version in versions}
+
+
+def read_keep(keep: int | None, default: int | None) -> int | None:
+    """Return how many newest versions stay, None for all of them. Raises ValueError for less than one."""
+    keep = default if keep is None else keep
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep is {keep}, and has to be at least 1; leave it out to keep every version")
+    return keep
+
+
+def _read_contract(signatures: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the signatures that a model has to have. Raises ValueError for what no model could have."""
+    for name, signature in (signatures or {}).items():
+        if not isinstance(signature, dict) or not set(signature) <= {"inputs", "outputs"}:
+            raise ValueError(f"signatures: {name} takes inputs and outputs")
+        for side, tensors in signature.items():
+            if not isinstance(tensors, dict):
+                raise ValueError(f"signatures: {name}.{side} takes tensors by their names")
+            for tensor, facts in tensors.items():
+                if not isinstance(facts or {}, dict) or not set(facts or {}) <= {"dtype", "shape"}:
+                    raise ValueError(f"signatures: {name}.{side}.{tensor} takes dtype and shape")
+                shape = (facts or {}).get("shape") or []
+                if not isinstance(shape, list) or not all(isinstance(size, int) and size >= -1 for size in shape):
+                    raise ValueError(
+                        f"signatures: {name}.{side}.{tensor}.shape takes a list of sizes, -1 where any size will do"
+                    )
+    return signatures
 
 
 def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
-    sources = source_versions(Path(entry["source"]).expanduser())
-    wanted = entry.get("versions")
+    if entry.get("digests"):
+        raise ValueError("digests is for sources that the hosts fetch; leave it out for a directory on the controller")
+    source = Path(entry["source"]).expanduser()
+    wanted: list[int] | None = entry.get("versions")
+    if (source / "saved_model.pb").exists():
+        if not wanted or len(wanted) != 1:
+            raise ValueError(f"{source} is one SavedModel; say which version it is, such as versions: [1]")
+        return {wanted[0]: source}
+    sources = source_versions(source)
     if wanted is None:
         return sources
     if not wanted:
@@ -170,6 +261,16 @@ def served_versions(policy: dict[str, Any], available: Iterable[int]) -> list[in
     if "specific" in policy:
         return [version for version in ordered if version in policy["specific"]["versions"]]
     return ordered
+
+
+def retained_versions(
+    keep: int | None, policy: dict[str, Any], labels: dict[str, int], available: Iterable[int]
+) -> list[int]:
+    """Return which of the available versions stay: the newest, those that are served and those that have a label."""
+    ordered = sorted(set(available))
+    if keep is None:
+        return ordered
+    return sorted({*ordered[-keep:], *served_versions(policy, ordered), *(set(labels.values()) & set(ordered))})
 
 
 def check_served(model: Model, available: Iterable[int]) -> list[str]:

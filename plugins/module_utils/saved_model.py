@@ -1,6 +1,6 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What makes a directory a SavedModel that TensorFlow Serving can load, and how to tell two of them apart."""
+"""The versions of a SavedModel as directories of files, and how to tell two of them apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, NoReturn
 
@@ -17,11 +18,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files 
 # only where it was asked for.
 Files = Dict[str, Dict[str, Any]]
 
-MANIFEST_NAME = ".manifest-{version}.json"  # beside the version; the server parses only whole integers
-STAGING_NAME = ".staging-{version}"
+# Python's sha256 and fsync leave the processor to others.
+WORKERS = min(4, os.cpu_count() or 1)
 
 _VERSION = re.compile(r"[0-9]+")
-_SHARD = re.compile(r"variables\.data-(?P<index>\d{5})-of-(?P<count>\d{5})")
 _MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
 
 
@@ -78,36 +78,6 @@ def source_versions(source: Path) -> dict[int, Path]:
     return versions
 
 
-def check_saved_model(path: Path) -> None:
-    """Raise SavedModelError unless path holds a whole SavedModel.
-
-    Without its variables a SavedModel becomes AVAILABLE all the same, pushes out the version before it and fails at
-    every prediction (observed on a real server), so completeness is checked before anything else sees it.
-    """
-    graphs = [path / name for name in ("saved_model.pb", "saved_model.pbtxt") if (path / name).is_file()]
-    if not graphs:
-        raise SavedModelError(f"{path} is not a SavedModel: it has no saved_model.pb")
-    variables = path / "variables"
-    if not (variables / "variables.index").is_file():
-        # A graph without variables has no restore operation and needs no such file.
-        if b"RestoreV2" in graphs[0].read_bytes():
-            raise SavedModelError(f"{path} is incomplete: variables/variables.index is missing")
-        return
-    shards = [match for match in (_SHARD.fullmatch(entry.name) for entry in variables.iterdir()) if match]
-    counts = {int(shard["count"]) for shard in shards}
-    if len(counts) != 1:
-        raise SavedModelError(
-            f"{path} is incomplete: variables/ has "
-            + ("no variables.data-?????-of-????? shard" if not counts else "shards of different sets")
-        )
-    count = counts.pop()
-    missing = sorted(set(range(count)) - {int(shard["index"]) for shard in shards})
-    if missing:
-        raise SavedModelError(
-            f"{path} is incomplete: variables/variables.data-{missing[0]:05d}-of-{count:05d} is missing"
-        )
-
-
 def list_files(path: Path) -> Files:
     """Return size and modification time of every file below path, by its relative POSIX path.
 
@@ -135,7 +105,9 @@ def _raise(error: OSError) -> NoReturn:
 
 def add_digests(path: Path, files: Files) -> Files:
     """Return files with the sha256 of each one's content added."""
-    return {name: dict(facts, sha256=file_sha256(path / name)) for name, facts in files.items()}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        digests = pool.map(lambda name: file_sha256(path / name), files)
+        return {name: dict(facts, sha256=digest) for (name, facts), digest in zip(files.items(), digests)}
 
 
 def tree_stamp(files: Files) -> str:

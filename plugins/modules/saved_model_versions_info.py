@@ -40,32 +40,69 @@ EXAMPLES = r"""
 
 RETURN = r"""
 models:
-  description: For each model its versions, and for each version its directory's name and the digest and stamp of
-    its manifest, or V(null) where it was not published by M(modelops.tensorflow_serving.saved_models).
+  description: For each model its versions, and for each version its directory's name and what its manifest says of it,
+    or V(null) where it was not published by M(modelops.tensorflow_serving.saved_models). C(digest) is over names and
+    contents of the files, C(stamp) over their names, sizes and times, C(source_digest) is that of the catalogue for a
+    version that the host has fetched, C(bytes) is the size and C(signatures) are those of the model.
   returned: success
   type: dict
-  sample: {"MLP": {"1": {"directory": "1", "digest": "5f0c...", "stamp": "9b1d..."}}}
+  sample: {"MLP": {"1": {"directory": "1", "digest": "5f0c...", "stamp": "9b1d...", "source_digest": null,
+    "bytes": 423511, "signatures": {}}}}
+base_path:
+  description: Owner, group and mode of O(base_path), empty where it is missing.
+  returned: success
+  type: dict
+  sample: {"owner": "root", "group": "tfserving", "mode": "0751"}
+free:
+  description: What the file system of O(base_path) has left, in bytes and inodes; V(null) inodes are not counted by it.
+  returned: success
+  type: dict
+  sample: {"bytes": 52428800, "inodes": 1200}
 """
 
-import json
+import grp
+import pwd
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
-    MANIFEST_NAME,
-    published_versions,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+
+FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
 
 
-def read_manifest(model_path: Path, version: int) -> dict[str, Any]:
-    """Return digest and stamp of a published version, both None where it has no readable manifest."""
+def describe(store: ModelStore) -> dict[str, dict[str, Any]]:
+    """Return what is known of each version of a model, each fact None where it has no readable manifest."""
+    return {
+        str(version): {"directory": directory, **dict.fromkeys(FACTS), **_facts(store, version)}
+        for version, directory in store.published().items()
+    }
+
+
+def _facts(store: ModelStore, version: int) -> dict[str, Any]:
+    manifest = store.read_manifest(version) or {}
+    return {name: manifest[name] for name in FACTS if name in manifest}
+
+
+def describe_directory(path: Path) -> dict[str, str]:
+    """Return owner, group and mode of a directory, nothing where it is missing."""
+    if not path.is_dir():
+        return {}
+    status = path.stat()
+    return {
+        "owner": _name(pwd.getpwuid, status.st_uid),
+        "group": _name(grp.getgrgid, status.st_gid),
+        "mode": f"{status.st_mode & 0o7777:04o}",
+    }
+
+
+def _name(look_up: Callable[[int], Any], number: int) -> str:
     try:
-        manifest = json.loads((model_path / MANIFEST_NAME.format(version=version)).read_text())
-        return {"digest": manifest["digest"], "stamp": manifest["stamp"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"digest": None, "stamp": None}
+        return str(look_up(number)[0])
+    except KeyError:
+        return str(number)
 
 
 def main() -> None:
@@ -76,14 +113,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    models: dict[str, dict[str, Any]] = {}
-    for name in module.params["models"]:
-        path = Path(module.params["base_path"], name)
-        models[name] = {
-            str(version): dict(read_manifest(path, version), directory=directory)
-            for version, directory in published_versions(path).items()
-        }
-    module.exit_json(changed=False, models=models)
+    base_path = Path(module.params["base_path"])
+    module.exit_json(
+        changed=False,
+        models={name: describe(ModelStore(base_path / name)) for name in module.params["models"]},
+        base_path=describe_directory(base_path),
+        free=free_room(base_path),
+    )
 
 
 if __name__ == "__main__":

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: saved_models
-short_description: Publish SavedModel versions from the controller on a host
+short_description: Publish SavedModel versions on a host
 version_added: 0.1.0
 description:
-  - Copies the versions of a model catalogue that the host lacks to C(base_path/name/version).
-  - A version directory appears by one rename, after everything in it has arrived and its digests have been checked.
+  - Brings the versions of a model catalogue that the host lacks to C(base_path/name/version), from a directory on the
+    controller, or by letting the host fetch them.
+  - A version directory appears by one rename, after everything in it has arrived, has been checked and is on the disk.
     A running TensorFlow Serving therefore never sees half a model. An interrupted transfer is resumed by the next run.
+  - What the host has already does not travel again. A file that a published version has too becomes a hard link to it,
+    and of a file that has changed only the differences are sent.
+  - A model that loads and cannot predict, or that breaks the contract of its catalogue entry, is refused.
   - A published version is never changed. Where the source of one differs from what was published under its number,
     the task fails and names both digests.
-  - The whole catalogue is checked before anything is changed.
-  - Files travel by rsync over the connection's own ssh settings, as the user who logs in; key authentication is needed.
-    Connections of type C(ssh) and C(local) are supported.
+  - The whole catalogue and the room on the host are checked before anything is changed.
+  - Files travel from the controller by rsync over the connection's own ssh settings, as the user who logs in; key
+    authentication is needed. Connections of type C(ssh) and C(local) are supported for that.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
 options:
@@ -30,16 +34,49 @@ options:
     description: Group of the server, which may read the models and not change them.
     type: str
     required: true
+  keep:
+    description: The O(catalog[].keep) of entries that have none.
+    type: int
+  proxy:
+    description: Proxy through which the host fetches. By default that of the host's environment.
+    type: str
+  no_proxy:
+    description: Hosts and domains that are reached without O(proxy).
+    type: list
+    elements: str
+  url_username:
+    description: User that C(https) and C(rsync) sources ask for.
+    type: str
+  url_password:
+    description: Password that C(https) and C(rsync) sources ask for.
+    type: str
+  s3_endpoint_url:
+    description: URL of an S3-compatible store. Amazon's by default.
+    type: str
+  s3_region:
+    description: Region of the store.
+    type: str
+  s3_access_key_id:
+    description: Access key of the store. Without one, the host's own credentials are used, in the order of boto3.
+    type: str
+  s3_secret_access_key:
+    description: Secret key of the store.
+    type: str
+  s3_session_token:
+    description: Session token of temporary credentials.
+    type: str
 attributes:
   check_mode:
     description: Checks everything, asks the host what it has, and says what would be published.
     support: full
   diff_mode:
-    description: Shows the versions of each model before and after.
+    description: Shows the versions of each model with their sizes before and after, and where the signatures of the
+      newest version are new.
     support: full
 author:
   - The modelops.tensorflow_serving authors
 seealso:
+  - module: modelops.tensorflow_serving.saved_model_info
   - module: modelops.tensorflow_serving.saved_model_versions_info
 """
 
@@ -61,7 +98,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 published:
-  description: The versions that were published, or would be in check mode.
+  description: The versions that were published, or would be in check mode, with their sizes in bytes. The size of
+    what a host would fetch is V(null).
   returned: success
   type: list
   elements: dict

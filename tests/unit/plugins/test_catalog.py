@@ -11,10 +11,12 @@ from saved_model_files import make_saved_model
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
     CatalogError,
     Model,
+    Pull,
     check_served,
     numbers,
     read_catalog,
     read_policy,
+    retained_versions,
     served_versions,
 )
 
@@ -40,7 +42,10 @@ def problems(catalog: list[dict[str, Any]]) -> list[str]:
 
 def test_entry_with_a_name_and_a_source_serves_the_latest_version(source: Path) -> None:
     (model,) = read_catalog([{"name": "MLP", "source": str(source)}])
-    assert model == Model("MLP", {1: source / "1", 2: source / "2", 3: source / "003"}, LATEST, {})
+    assert model == Model("MLP", LATEST, {}, {1: source / "1", 2: source / "2", 3: source / "003"}, model.files)
+    assert model.versions == [1, 2, 3]
+    assert all("saved_model.pb" in model.files[version] for version in model.versions)
+    assert (model.keep, model.contract, model.pulls) == (None, None, {})
 
 
 def test_source_in_the_home_directory_is_found(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,9 +59,15 @@ def test_versions_choose_from_the_source(source: Path) -> None:
     assert list(model.sources) == [1, 3]
 
 
-def test_version_that_is_not_listed_need_not_be_whole(source: Path) -> None:
-    (source / "2" / "saved_model.pb").unlink()
-    read_catalog([{"name": "MLP", "source": str(source), "versions": [1, 3]}])
+def test_source_may_be_one_saved_model_with_a_number(source: Path) -> None:
+    (model,) = read_catalog([{"name": "MLP", "source": str(source / "2"), "versions": [7]}])
+    assert model.sources == {7: source / "2"}
+
+
+@pytest.mark.parametrize("versions", [None, [], [1, 2]])
+def test_one_saved_model_without_its_number_is_refused(source: Path, versions: list[int] | None) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source / "2"), "versions": versions}])
+    assert text.endswith("is one SavedModel; say which version it is, such as versions: [1]")
 
 
 def test_listed_version_that_the_source_lacks_is_refused(source: Path) -> None:
@@ -86,26 +97,23 @@ def test_source_with_a_link_is_refused(source: Path) -> None:
 
 
 def test_all_problems_of_a_catalogue_are_reported_at_once(source: Path, tmp_path: Path) -> None:
-    make_saved_model(tmp_path / "half" / "1")
-    (tmp_path / "half" / "1" / "variables" / "variables.index").unlink()
     found = problems(
         [
             {"name": "MLP", "source": str(source)},
             {"name": "MLP", "source": str(source)},
-            {"name": "half", "source": str(tmp_path / "half")},
             {"name": "gone", "source": str(tmp_path / "gone")},
             {"name": "../up", "source": str(source)},
             {"name": "label", "source": str(source), "version_labels": {"a b": 1}},
-            {"name": "policy", "source": str(source), "model_version_policy": {"latest": {}, "all": {}}},
+            {"name": "policy", "source": str(source), "model_version_policy": {"latest": {}, "all": {}}, "keep": 0},
         ]
     )
     wanted = [
         "model MLP is listed 2 times",
-        "variables/variables.index is missing",
         "gone is not a directory",
         "model name '../up'",
         "label 'a b'",
         "model policy: model_version_policy takes exactly one of latest, all and specific",
+        "model policy: keep is 0, and has to be at least 1",
     ]
     assert len(found) == len(wanted)
     assert all(part in text for part, text in zip(wanted, found, strict=True))
@@ -116,10 +124,82 @@ def test_source_and_policy_of_one_entry_are_both_reported(tmp_path: Path) -> Non
     assert len(problems([entry])) == 2
 
 
-def test_every_incomplete_version_of_a_source_is_reported(source: Path) -> None:
-    for version in ("1", "2"):
-        (source / version / "saved_model.pb").unlink()
-    assert len(problems([{"name": "MLP", "source": str(source)}])) == 2
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("source", "url", "is_archive"),
+    [
+        ("https://models.example.com/mlp/{version}.tar.zst", "https://models.example.com/mlp/3.tar.zst", True),
+        ("http://10.0.0.1:8080/{version}/mlp-{version}.tgz", "http://10.0.0.1:8080/3/mlp-3.tgz", True),
+        ("s3://bucket/models/mlp", "s3://bucket/models/mlp/3", False),
+        ("s3://bucket/mlp-{version}", "s3://bucket/mlp-3", False),
+        ("s3://bucket", "s3://bucket/3", False),
+        ("rsync://reader@models.example.com/models/mlp/", "rsync://reader@models.example.com/models/mlp/3", False),
+    ],
+)
+def test_hosts_fetch_a_version_by_its_own_url(source: str, url: str, is_archive: bool) -> None:
+    entry = {"name": "MLP", "source": source, "versions": [3, 3], "digests": {3: DIGEST.upper(), 2: "unused"}}
+    (model,) = read_catalog([entry])
+    assert model.pulls == {3: Pull(url, DIGEST)}
+    assert model.pulls[3].is_archive == is_archive
+    assert (model.versions, model.sources) == ([3], {})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"source": "ftp://host/{version}.tar"}, "source begins with ftp://; hosts fetch from https://"),
+        ({"source": "https:///{version}.tar"}, "source https:// names no host"),
+        ({"source": "s3:///prefix"}, "source s3:// names no bucket"),
+        ({"source": "https://host/mlp.tar"}, "has to hold {version}, and to end with one of .tar.zst"),
+        ({"source": "https://host/{version}.zip"}, "has to hold {version}, and to end with one of .tar.zst"),
+        ({"source": "https://me:secret@host/{version}.tar"}, "source has a password, which would be shown"),
+        ({"versions": None}, "versions is missing or empty"),
+        ({"versions": []}, "versions is missing or empty"),
+        ({"digests": None}, "digests needs the sha256 (64 hex digits) of version 3"),
+        ({"digests": {3: "abc"}}, "digests needs the sha256 (64 hex digits) of version 3"),
+        ({"digests": {2: DIGEST}}, "digests needs the sha256 (64 hex digits) of version 3"),
+    ],
+)
+def test_source_that_hosts_cannot_fetch_from_safely_is_refused(change: dict[str, Any], complaint: str) -> None:
+    entry = {"name": "MLP", "source": "https://host/{version}.tar", "versions": [3], "digests": {3: DIGEST}}
+    (text,) = problems([{**entry, **change}])
+    assert complaint in text
+    assert "secret" not in text
+
+
+def test_digests_of_a_directory_on_the_controller_are_refused(source: Path) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "digests": {1: DIGEST}}])
+    assert "digests is for sources that the hosts fetch" in text
+
+
+def test_keep_of_an_entry_wins_over_that_of_all(source: Path) -> None:
+    entries = [{"name": "a", "source": str(source)}, {"name": "b", "source": str(source), "keep": 5}]
+    assert [model.keep for model in read_catalog(entries, keep=2)] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("signatures", "complaint"),
+    [
+        ({"call": ["x"]}, "call takes inputs and outputs"),
+        ({"call": {"input": {}}}, "call takes inputs and outputs"),
+        ({"call": {"inputs": ["x"]}}, "call.inputs takes tensors by their names"),
+        ({"call": {"inputs": {"x": "float32"}}}, "call.inputs.x takes dtype and shape"),
+        ({"call": {"outputs": {"y": {"type": "float32"}}}}, "call.outputs.y takes dtype and shape"),
+        ({"call": {"outputs": {"y": {"shape": [None, 28]}}}}, "call.outputs.y.shape takes a list of sizes, -1 where"),
+        ({"call": {"outputs": {"y": {"shape": 28}}}}, "call.outputs.y.shape takes a list of sizes, -1 where"),
+    ],
+)
+def test_contract_that_no_model_could_keep_is_refused(source: Path, signatures: Any, complaint: str) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "signatures": signatures}])
+    assert f"signatures: {complaint}" in text
+
+
+@pytest.mark.parametrize("signatures", [{"call": {}}, {"call": {"inputs": {"x": None, "y": {"shape": []}}}}, None])
+def test_contract_may_leave_things_open(source: Path, signatures: Any) -> None:
+    (model,) = read_catalog([{"name": "MLP", "source": str(source), "signatures": signatures}])
+    assert model.contract == signatures
 
 
 @pytest.mark.parametrize("name", ["MLP", "half_plus_two", "a", "0", "_a", "a.b-c"])
@@ -191,6 +271,25 @@ def test_served_versions_follow_the_policy(policy: dict[str, Any], served: list[
 
 
 @pytest.mark.parametrize(
+    ("keep", "policy", "labels", "retained"),
+    [
+        (None, LATEST, {}, [1, 2, 3, 10]),
+        (1, LATEST, {}, [10]),
+        (2, LATEST, {}, [3, 10]),
+        (9, LATEST, {}, [1, 2, 3, 10]),
+        (1, {"latest": {"num_versions": 3}}, {}, [2, 3, 10]),
+        (1, {"specific": {"versions": [2]}}, {}, [2, 10]),
+        (1, {"all": {}}, {}, [1, 2, 3, 10]),
+        (1, LATEST, {"stable": 1, "gone": 7}, [1, 10]),
+    ],
+)
+def test_newest_served_and_labelled_versions_stay(
+    keep: int | None, policy: dict[str, Any], labels: dict[str, int], retained: list[int]
+) -> None:
+    assert retained_versions(keep, policy, labels, [10, 1, 3, 2, 2]) == retained
+
+
+@pytest.mark.parametrize(
     ("policy", "labels", "wanted"),
     [
         (LATEST, {"stable": 3}, []),
@@ -207,7 +306,7 @@ def test_served_versions_follow_the_policy(policy: dict[str, Any], served: list[
     ],
 )
 def test_policy_and_labels_must_be_fulfilled(policy: dict[str, Any], labels: dict[str, int], wanted: list[str]) -> None:
-    found = check_served(Model("MLP", {}, policy, labels), [1, 2, 3])
+    found = check_served(Model("MLP", policy, labels), [1, 2, 3])
     assert len(found) == len(wanted)
     assert all(part in text for part, text in zip(wanted, found, strict=True))
 

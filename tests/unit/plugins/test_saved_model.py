@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from saved_model_files import CONSTANT_GRAPH, make_saved_model
+from saved_model_files import make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
@@ -44,11 +44,6 @@ def model(tmp_path: Path) -> Path:
 )
 def test_version_is_read_from_a_directory_name(name: str, version: int | None) -> None:
     assert saved_model.parse_version(name) == version
-
-
-def test_staging_and_manifest_are_no_versions_to_the_server() -> None:
-    for name in (saved_model.STAGING_NAME, saved_model.MANIFEST_NAME):
-        assert saved_model.parse_version(name.format(version=1)) is None
 
 
 def test_published_versions_are_the_numbered_directories(tmp_path: Path) -> None:
@@ -101,57 +96,6 @@ def test_source_with_one_version_under_two_names_is_refused(tmp_path: Path) -> N
     (tmp_path / "001").mkdir()
     with pytest.raises(SavedModelError, match="are both version 1"):
         saved_model.source_versions(tmp_path)
-
-
-def test_whole_saved_model_passes(model: Path) -> None:
-    saved_model.check_saved_model(model)
-
-
-def test_graph_as_text_passes(model: Path) -> None:
-    (model / "saved_model.pb").rename(model / "saved_model.pbtxt")
-    saved_model.check_saved_model(model)
-
-
-def test_graph_without_variables_needs_none(tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").write_bytes(CONSTANT_GRAPH)
-    saved_model.check_saved_model(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("lost", "complaint"),
-    [
-        ("saved_model.pb", "is not a SavedModel: it has no saved_model.pb"),
-        ("variables", "variables/variables.index is missing"),
-        ("variables/variables.index", "variables/variables.index is missing"),
-        ("variables/variables.data-00000-of-00003", "variables/variables.data-00000-of-00003 is missing"),
-        ("variables/variables.data-00001-of-00003", "variables/variables.data-00001-of-00003 is missing"),
-        ("variables/variables.data-00002-of-00003", "variables/variables.data-00002-of-00003 is missing"),
-        ("variables/variables.data-*", "has no variables.data-?????-of-????? shard"),
-    ],
-)
-def test_incomplete_saved_model_is_refused(model: Path, lost: str, complaint: str) -> None:
-    for path in list(model.glob(lost)):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    with pytest.raises(SavedModelError) as error:
-        saved_model.check_saved_model(model)
-    assert complaint in str(error.value)
-
-
-def test_shards_of_different_sets_are_refused(model: Path) -> None:
-    (model / "variables" / "variables.data-00000-of-00001").touch()
-    with pytest.raises(SavedModelError, match="shards of different sets"):
-        saved_model.check_saved_model(model)
-
-
-def test_temporary_files_of_an_export_are_no_shards(model: Path) -> None:
-    (model / "variables" / "variables.data-00002-of-00003").rename(
-        model / "variables" / "variables.data-00002-of-00003.tempstate123"
-    )
-    with pytest.raises(SavedModelError, match="variables.data-00002-of-00003 is missing"):
-        saved_model.check_saved_model(model)
 
 
 def test_every_file_is_listed_with_size_and_time(model: Path) -> None:

@@ -1,4 +1,4 @@
-"""A version is filled where the server does not look, and appears by one rename after it was checked."""
+"""A version is filled where the server does not look, and comes and goes by one rename after it was checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from typing import Any
 import pytest
 from saved_model_files import make_saved_model
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
     add_digests,
     list_files,
-    published_versions,
     tree_digest,
     tree_stamp,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    ModelStore,
+    plan_staging,
+    publish,
+    remove,
+    stage,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
+    saved_model_staging,
     saved_model_version,
     saved_model_versions_info,
 )
@@ -29,6 +37,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
 LOGIN, GROUP = 1000, 1
+WEIGHTS = "variables/variables.data-00000-of-00001"
+EXTRA = {"source_digest": None, "signatures": {}}
 
 
 @pytest.fixture
@@ -37,14 +47,9 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def store(tmp_path: Path) -> ModelStore:
     (tmp_path / "models").mkdir()
-    return tmp_path / "models" / "MLP"
-
-
-@pytest.fixture
-def staging(model: Path) -> Path:
-    return model / ".staging-1"
+    return ModelStore(tmp_path / "models" / "MLP")
 
 
 @pytest.fixture
@@ -52,15 +57,32 @@ def files(source: Path) -> dict[str, Any]:
     return add_digests(source, list_files(source))
 
 
-@pytest.fixture
-def staged(source: Path, model: Path, staging: Path) -> Path:
-    """A staging directory into which the whole source has arrived, as the login user's."""
-    saved_model_version.stage(model, staging, LOGIN, GROUP)
-    shutil.copytree(source, staging, dirs_exist_ok=True)
+def arrive(source: Path, staging: Path, names: list[str] | None = None) -> Path:
+    """Let files arrive in a staging directory as the login user's."""
+    for name in list_files(source) if names is None else names:
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, staging / name)
     for path in (staging, *staging.rglob("*")):
         os.chown(path, LOGIN, LOGIN)
         path.chmod(0o777)
     return staging
+
+
+@pytest.fixture
+def staged(source: Path, store: ModelStore, files: dict[str, Any]) -> Path:
+    """A staging directory into which the whole source has arrived."""
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    return arrive(source, store.staging(1))
+
+
+def publish_version(store: ModelStore, source: Path, version: int) -> dict[str, Any]:
+    """Publish a source as a version in the way that the modules do, and return its files."""
+    files = add_digests(source, list_files(source))
+    names = plan_staging(store, version, files).names
+    stage(store, version, names, LOGIN, GROUP)
+    arrive(source, store.staging(version), names)
+    assert publish(store, version, files, GROUP, EXTRA) == []
+    return files
 
 
 def facts(path: Path) -> tuple[int, int, int]:
@@ -68,130 +90,179 @@ def facts(path: Path) -> tuple[int, int, int]:
     return status.st_uid, status.st_gid, status.st_mode & 0o7777
 
 
-def test_staging_belongs_to_the_login_user_and_the_model_to_root(model: Path, staging: Path) -> None:
-    saved_model_version.stage(model, staging, LOGIN, GROUP)
-    assert facts(model) == (0, GROUP, 0o751)
-    assert staging.stat().st_uid == LOGIN
-    assert facts(staging)[2] == 0o700
-    assert published_versions(model) == {}
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_half_filled_staging_is_resumed(model: Path, staging: Path, staged: Path) -> None:
+def test_staging_belongs_to_the_login_user_and_the_model_to_root(store: ModelStore, files: dict[str, Any]) -> None:
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    assert facts(store.path) == (0, GROUP, 0o751)
+    for path in (store.staging(1), store.basis(1)):
+        assert path.stat().st_uid == LOGIN
+        assert facts(path)[2] == 0o700
+    assert store.published() == {}
+
+
+def test_names_beside_the_versions_are_no_versions_to_the_server(store: ModelStore) -> None:
+    for path in (store.staging(3), store.basis(3), store.removed(3), store.version(3)):
+        path.mkdir(parents=True)
+    assert store.published() == {3: "3"}
+
+
+def test_half_filled_staging_is_resumed(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     (staged / "saved_model.pb").unlink()
     for path in (staged, *staged.rglob("*")):
         os.chown(path, 0, 0)
-    saved_model_version.stage(model, staging, LOGIN, GROUP)
-    assert (staging / "variables" / "variables.index").read_bytes() == b"index"
-    assert {path.stat().st_uid for path in (staging, *staging.rglob("*"))} == {LOGIN}
+    before = tree(staged)
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    assert tree(staged) == before
+    assert {path.stat().st_uid for path in (staged, *staged.rglob("*"))} == {LOGIN}
 
 
-def test_staging_gives_away_no_file_that_a_link_points_to(tmp_path: Path, model: Path, staging: Path) -> None:
+def test_leftovers_that_are_no_part_of_the_version_are_removed(
+    tmp_path: Path, store: ModelStore, staged: Path, files: dict[str, Any]
+) -> None:
     (tmp_path / "shadow").touch()
-    saved_model_version.stage(model, staging, LOGIN, GROUP)
-    (staging / "link").symlink_to(tmp_path / "shadow")
-    saved_model_version.stage(model, staging, LOGIN, GROUP)
+    (staged / "old").mkdir()
+    (staged / "old" / "old.txt").touch()
+    (staged / "link").symlink_to(tmp_path / "shadow")
+    (staged / "assets" / "words.txt").unlink()
+    (staged / "assets" / "words.txt").symlink_to(tmp_path / "shadow")
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    assert sorted(tree(staged)) == sorted(set(files) - {"assets/words.txt"})
+    assert not (staged / "old").exists()
     assert (tmp_path / "shadow").stat().st_uid == 0
 
 
-def test_model_directory_of_another_owner_becomes_roots(model: Path, staging: Path) -> None:
-    model.mkdir(mode=0o777)
-    os.chown(model, LOGIN, LOGIN)
-    saved_model_version.stage(model, staging, LOGIN, GROUP)
-    assert facts(model) == (0, GROUP, 0o751)
+def test_staging_gives_away_no_file_that_a_published_version_has_too(
+    store: ModelStore, source: Path, files: dict[str, Any]
+) -> None:
+    """As a run leaves it that was killed between the links and the rename."""
+    publish_version(store, source, 1)
+    store.staging(2).mkdir()
+    os.link(store.version(1) / "saved_model.pb", store.staging(2) / "saved_model.pb")
+    for names in (sorted(files), None):
+        stage(store, 2, names, LOGIN, GROUP)
+        assert not (store.staging(2) / "saved_model.pb").exists()
+        assert facts(store.version(1) / "saved_model.pb") == (0, GROUP, 0o644)
 
 
-def test_base_path_is_not_made(model: Path, staging: Path) -> None:
-    model.parent.rmdir()
-    with pytest.raises(FileNotFoundError):
-        saved_model_version.stage(model, staging, LOGIN, GROUP)
+def test_staging_that_is_a_link_or_a_file_is_replaced(tmp_path: Path, store: ModelStore) -> None:
+    store.path.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    store.staging(1).symlink_to(tmp_path / "elsewhere")
+    store.staging(2).touch()
+    for version in (1, 2):
+        stage(store, version, None, LOGIN, GROUP)
+        assert store.staging(version).is_dir()
+        assert not store.staging(version).is_symlink()
+    assert (tmp_path / "elsewhere").stat().st_uid == 0
 
 
-def test_whole_version_is_published_as_roots(model: Path, staged: Path, files: dict[str, Any]) -> None:
-    saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert published_versions(model) == {1: "1"}
+def test_model_directory_of_another_owner_becomes_roots(store: ModelStore, files: dict[str, Any]) -> None:
+    store.path.mkdir(mode=0o777)
+    os.chown(store.path, LOGIN, LOGIN)
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    assert facts(store.path) == (0, GROUP, 0o751)
+
+
+def test_whole_version_is_published_as_roots(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+    assert publish(store, 1, files, GROUP, EXTRA) == []
+    assert store.published() == {1: "1"}
     assert not staged.exists()
-    assert facts(model / "1") == (0, GROUP, 0o750)
-    for path in (model / "1").rglob("*"):
-        assert facts(path) == (0, GROUP, 0o750 if path.is_dir() else 0o640)
+    assert facts(store.version(1)) == (0, GROUP, 0o750)
+    for path in store.version(1).rglob("*"):
+        assert facts(path) == (0, GROUP, 0o750 if path.is_dir() else 0o644)
 
 
-def test_manifest_records_what_was_published(model: Path, staged: Path, files: dict[str, Any]) -> None:
-    saved_model_version.publish(model, staged, 1, files, GROUP)
-    manifest = json.loads((model / ".manifest-1.json").read_text())
-    assert manifest == {"digest": tree_digest(files), "stamp": tree_stamp(files), "files": files}
-    assert sorted(path.name for path in model.iterdir()) == [".manifest-1.json", "1"]
+def test_manifest_records_what_was_published(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+    publish(store, 1, files, GROUP, {"source_digest": "abc", "signatures": {"call": {}}})
+    assert json.loads(store.manifest(1).read_text()) == {
+        "digest": tree_digest(files),
+        "stamp": tree_stamp(files),
+        "bytes": sum(one["size"] for one in files.values()),
+        "source_digest": "abc",
+        "signatures": {"call": {}},
+        "files": files,
+    }
+    assert sorted(path.name for path in store.path.iterdir()) == [".manifest-1.json", "1"]
 
 
 def test_version_appears_after_its_manifest_by_one_rename(
-    model: Path, staged: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    store: ModelStore, staged: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     rename = os.rename
 
     def watched(old: Any, new: Any) -> None:
-        seen.append((Path(old), Path(new), (model / ".manifest-1.json").exists(), facts(staged)[2]))
+        seen.append((Path(old), Path(new), store.manifest(1).exists(), facts(staged)[2]))
         rename(old, new)
 
     monkeypatch.setattr(os, "rename", watched)
-    saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert seen == [(staged, model / "1", True, 0o750)]
+    publish(store, 1, files, GROUP, EXTRA)
+    assert seen == [(staged, store.version(1), True, 0o750)]
 
 
-def test_corrupted_file_is_deleted_and_the_version_is_absent(model: Path, staged: Path, files: dict[str, Any]) -> None:
-    broken = staged / "variables" / "variables.data-00000-of-00001"
-    broken.write_bytes(b"weightz")
-    with pytest.raises(SavedModelError, match="variables.data-00000-of-00001 did not arrive .* as sent"):
-        saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert not broken.exists()
+def test_everything_is_on_the_disk_before_the_version_appears(
+    store: ModelStore, staged: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    at_rename: list[Path] = []
+    rename = os.rename
+    monkeypatch.setattr(saved_model_store, "sync", synced.append)
+    monkeypatch.setattr(os, "rename", lambda old, new: (at_rename.extend(synced), rename(old, new)))
+    publish(store, 1, files, GROUP, EXTRA)
+    folders = {staged, staged / "variables", staged / "assets", store.path}
+    assert {*(staged / name for name in files), *folders} <= set(at_rename)
+    assert synced[-1] == store.path
+
+
+def test_corrupted_file_is_named_and_deleted_and_the_version_is_absent(
+    store: ModelStore, staged: Path, files: dict[str, Any]
+) -> None:
+    (staged / WEIGHTS).write_bytes(b"x" + (staged / WEIGHTS).read_bytes()[1:])
+    assert publish(store, 1, files, GROUP, EXTRA) == [WEIGHTS]
+    assert not (staged / WEIGHTS).exists()
     assert (staged / "saved_model.pb").exists()
-    assert published_versions(model) == {}
-    assert not (model / ".manifest-1.json").exists()
+    assert store.published() == {}
+    assert not store.manifest(1).exists()
 
 
-def test_version_is_published_by_the_run_after_a_corrupted_one(
-    source: Path, model: Path, staged: Path, files: dict[str, Any]
+def test_version_is_published_after_the_corrupted_file_was_sent_again(
+    source: Path, store: ModelStore, staged: Path, files: dict[str, Any]
 ) -> None:
     (staged / "saved_model.pb").write_bytes(b"other")
-    with pytest.raises(SavedModelError):
-        saved_model_version.publish(model, staged, 1, files, GROUP)
-    saved_model_version.stage(model, staged, LOGIN, GROUP)
-    shutil.copy2(source / "saved_model.pb", staged)
-    saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert published_versions(model) == {1: "1"}
+    assert publish(store, 1, files, GROUP, EXTRA) == ["saved_model.pb"]
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    arrive(source, staged, ["saved_model.pb"])
+    assert publish(store, 1, files, GROUP, EXTRA) == []
+    assert tree(store.version(1)) == tree(source)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra"])
-def test_missing_or_extra_file_is_refused(model: Path, staged: Path, files: dict[str, Any], change: str) -> None:
+def test_missing_or_extra_file_is_refused(store: ModelStore, staged: Path, files: dict[str, Any], change: str) -> None:
     if change == "missing":
         (staged / "assets" / "words.txt").unlink()
     else:
         (staged / "assets" / "more.txt").touch()
     with pytest.raises(SavedModelError, match=r"has not the files that were sent: assets/(words|more)\.txt"):
-        saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert published_versions(model) == {}
+        publish(store, 1, files, GROUP, EXTRA)
+    assert store.published() == {}
 
 
-def test_symlink_in_staging_is_refused(tmp_path: Path, model: Path, staged: Path, files: dict[str, Any]) -> None:
+def test_symlink_in_staging_is_refused(tmp_path: Path, store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     (tmp_path / "shadow").write_text("secret")
     (tmp_path / "shadow").chmod(0o600)
     (staged / "assets" / "words.txt").unlink()
     (staged / "assets" / "words.txt").symlink_to(tmp_path / "shadow")
     with pytest.raises(SavedModelError, match="words.txt is a symbolic link"):
-        saved_model_version.publish(model, staged, 1, files, GROUP)
+        publish(store, 1, files, GROUP, EXTRA)
     assert facts(tmp_path / "shadow") == (0, os.getegid(), 0o600)
-    assert published_versions(model) == {}
-
-
-def test_incomplete_saved_model_is_refused_even_when_it_arrived_as_sent(model: Path, staged: Path) -> None:
-    (staged / "variables" / "variables.index").unlink()
-    files = add_digests(staged, list_files(staged))
-    with pytest.raises(SavedModelError, match="variables.index is missing"):
-        saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert published_versions(model) == {}
+    assert store.published() == {}
 
 
 def test_who_filled_the_staging_directory_cannot_reach_it_while_it_is_checked(
-    model: Path, staged: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    store: ModelStore, staged: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -199,42 +270,192 @@ def test_who_filled_the_staging_directory_cannot_reach_it_while_it_is_checked(
         seen.append(facts(path))
         return list_files(path)
 
-    monkeypatch.setattr(saved_model_version, "list_files", watched)
-    saved_model_version.publish(model, staged, 1, files, GROUP)
+    monkeypatch.setattr(saved_model_store, "list_files", watched)
+    publish(store, 1, files, GROUP, EXTRA)
     ((owner, _, mode),) = seen
     assert owner == 0
     assert mode & 0o007 == 0
 
 
-def test_published_version_is_never_replaced(model: Path, staged: Path, files: dict[str, Any]) -> None:
-    make_saved_model(model / "1", weights=b"served")
-    (model / ".manifest-1.json").write_text("as before")
-    with pytest.raises((OSError, SavedModelError)):
-        saved_model_version.publish(model, staged, 1, files, GROUP)
-    assert (model / "1" / "variables" / "variables.data-00000-of-00001").read_bytes() == b"served"
-    assert (model / ".manifest-1.json").read_text() == "as before"
+@pytest.mark.parametrize("name", ["1", "001"])
+def test_published_version_is_never_replaced(store: ModelStore, staged: Path, files: dict[str, Any], name: str) -> None:
+    make_saved_model(store.path / name, weights=b"served")
+    store.manifest(1).write_text("as before")
+    before = tree(store.path / name)
+    with pytest.raises(SavedModelError, match="is there already"):
+        publish(store, 1, files, GROUP, EXTRA)
+    assert tree(store.path / name) == before
+    assert store.manifest(1).read_text() == "as before"
 
 
-def test_module_stages_and_publishes(
-    run_module: Callable[..., dict[str, Any]], source: Path, model: Path, files: dict[str, Any]
+def test_file_that_a_published_version_has_costs_no_transfer_and_no_blocks(
+    tmp_path: Path, store: ModelStore, source: Path
 ) -> None:
-    common = {"path": str(model), "version": 1, "group": grp.getgrgid(GROUP).gr_name}
-    staging = run_module(saved_model_version, state="staged", login_uid=LOGIN, **common)["staging"]
-    assert staging == str(model / ".staging-1")
-    shutil.copytree(source, staging, dirs_exist_ok=True)
-    assert run_module(saved_model_version, state="published", files=files, **common)["changed"]
-    found = run_module(saved_model_versions_info, base_path=str(model.parent), models=["MLP"])["models"]
-    assert found == {"MLP": {"1": {"directory": "1", "digest": tree_digest(files), "stamp": tree_stamp(files)}}}
+    publish_version(store, source, 1)
+    new = make_saved_model(tmp_path / "source" / "2", weights=b"trained!")
+    (new / "assets" / "words.txt").rename(new / "assets" / "vocabulary.txt")
+    os.utime(new / "saved_model.pb", (1, 1))
+    files = add_digests(new, list_files(new))
+    plan = plan_staging(store, 2, files)
+    assert WEIGHTS in plan.names
+    assert not {"saved_model.pb", "assets/vocabulary.txt"} & set(plan.names)
+    publish_version(store, new, 2)
+    assert tree(store.version(2)) == tree(new)
+    for old, shared in (("saved_model.pb", "saved_model.pb"), ("assets/words.txt", "assets/vocabulary.txt")):
+        assert (store.version(1) / old).samefile(store.version(2) / shared)
+    assert not (store.version(1) / WEIGHTS).samefile(store.version(2) / WEIGHTS)
 
 
-def test_module_names_what_is_wrong(
-    run_module: Callable[..., dict[str, Any]], model: Path, files: dict[str, Any]
+def test_shared_file_that_has_rotted_is_not_taken_over(store: ModelStore, source: Path) -> None:
+    files = publish_version(store, source, 1)
+    (store.version(1) / "saved_model.pb").write_bytes(b"rotten")
+    names = plan_staging(store, 2, files).names
+    stage(store, 2, names, LOGIN, GROUP)
+    assert publish(store, 2, files, GROUP, EXTRA) == ["saved_model.pb"]
+    assert (store.version(1) / "saved_model.pb").read_bytes() == b"rotten"
+    stage(store, 2, [*names, "saved_model.pb"], LOGIN, GROUP)
+    arrive(source, store.staging(2), ["saved_model.pb"])
+    assert publish(store, 2, files, GROUP, EXTRA) == []
+    assert tree(store.version(2)) == tree(source)
+
+
+def test_basis_has_the_files_of_the_version_before(tmp_path: Path, store: ModelStore) -> None:
+    for version, weights in ((1, b"one"), (3, b"three"), (5, b"five")):
+        publish_version(store, make_saved_model(tmp_path / "source" / str(version), weights=weights), version)
+    stage(store, 4, [WEIGHTS, "assets/new.txt"], LOGIN, GROUP)
+    (linked,) = (path for path in store.basis(4).rglob("*") if path.is_file())
+    assert linked == store.basis(4) / WEIGHTS
+    assert linked.samefile(store.version(3) / WEIGHTS)
+    assert facts(linked) == (0, GROUP, 0o644)
+    assert {path.stat().st_uid for path in (store.basis(4), *store.basis(4).rglob("*")) if path.is_dir()} == {LOGIN}
+
+
+def test_version_put_there_by_hand_is_no_basis_and_shares_nothing(store: ModelStore, source: Path) -> None:
+    shutil.copytree(source, store.version(1))
+    files = add_digests(source, list_files(source))
+    assert sorted(plan_staging(store, 2, files).names) == sorted(files)
+    stage(store, 2, sorted(files), LOGIN, GROUP)
+    assert list(store.basis(2).iterdir()) == []
+
+
+def test_cut_file_is_filled_up_from_the_version_before(tmp_path: Path, store: ModelStore, source: Path) -> None:
+    publish_version(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
+    stage(store, 2, [WEIGHTS], LOGIN, GROUP)
+    partial = store.staging(2) / WEIGHTS
+    partial.parent.mkdir()
+    partial.write_bytes(b"b" * 300)
+    for _ in range(2):
+        stage(store, 2, [WEIGHTS], LOGIN, GROUP)
+        assert partial.read_bytes() == b"b" * 300 + b"a" * 700
+    assert partial.stat().st_uid == LOGIN
+    assert (store.version(1) / WEIGHTS).read_bytes() == b"a" * 1000
+
+
+def test_what_has_arrived_needs_no_room_again(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+    large = {**files, WEIGHTS: {**files[WEIGHTS], "size": 100 << 20}}
+    (staged / WEIGHTS).write_bytes(b"")
+    os.truncate(staged / WEIGHTS, 60 << 20)
+    plan = plan_staging(store, 1, large)
+    assert 40 << 20 <= plan.needed_bytes <= (40 << 20) + len(files) * 4096
+    assert plan.needed_inodes == len(files) + 3  # and the directories: the version's, variables, assets
+
+
+def test_removed_version_is_renamed_away_before_its_files_go(
+    store: ModelStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = {"path": str(model), "version": 1, "state": "published", "files": files}
-    assert run_module(saved_model_version, group="no-such-group", **common)["msg"].startswith(
-        "group no-such-group does not exist"
+    publish_version(store, source, 1)
+    whole = tree(store.version(1))
+    rmtree = shutil.rmtree
+    seen = []
+
+    def watched(path: Path) -> None:
+        seen.append((path, store.published(), tree(path)))
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    remove(store, 1)
+    assert seen == [(store.removed(1), {}, whole)]
+    assert list(store.path.iterdir()) == []
+
+
+def test_removal_leaves_what_other_versions_share(tmp_path: Path, store: ModelStore, source: Path) -> None:
+    publish_version(store, source, 1)
+    publish_version(store, source, 2)
+    remove(store, 1)
+    assert tree(store.version(2)) == tree(source)
+
+
+def test_modules_stage_and_publish(
+    run_module: Callable[..., dict[str, Any]], source: Path, store: ModelStore, files: dict[str, Any]
+) -> None:
+    group = grp.getgrgid(GROUP).gr_name
+    wanted = [{"model": "MLP", "version": 1, "uid": LOGIN, "files": list_files(source)}]
+    base = {"base_path": str(store.path.parent), "group": group}
+    (staged,) = run_module(saved_model_staging, versions=wanted, **base)["versions"]
+    assert staged == {
+        "staging": str(store.staging(1)),
+        "basis": str(store.basis(1)),
+        "names": sorted(files),
+    }
+    assert facts(store.path.parent) == (0, GROUP, 0o751)
+    arrive(source, store.staging(1))
+    published = run_module(
+        saved_model_version, path=str(store.path), version=1, group=group, files=files, signatures={"call": {}}
     )
-    failed = run_module(saved_model_version, group=grp.getgrgid(GROUP).gr_name, **common)
-    assert failed["failed"]
+    assert (published["changed"], published["broken"]) == (True, [])
+    found = run_module(saved_model_versions_info, base_path=base["base_path"], models=["MLP"])
+    assert found["models"]["MLP"] == {
+        "1": {
+            "directory": "1",
+            "digest": tree_digest(files),
+            "stamp": tree_stamp(files),
+            "source_digest": None,
+            "bytes": published["bytes"],
+            "signatures": {"call": {}},
+        }
+    }
+    assert found["base_path"] == {"owner": "root", "group": group, "mode": "0751"}
+    assert found["free"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("options", [{"check": True}, {"room_only": True}])
+def test_room_is_checked_without_changing_anything(
+    run_module: Callable[..., dict[str, Any]], store: ModelStore, files: dict[str, Any], options: dict[str, Any]
+) -> None:
+    huge = {**files, WEIGHTS: {**files[WEIGHTS], "size": 1 << 60}}
+    base = {"base_path": str(store.path.parent), "group": "root", "prunable_bytes": 3 << 30, **options}
+    wanted = {"model": "MLP", "version": 1, "uid": LOGIN}
+    failed = run_module(saved_model_staging, versions=[{**wanted, "files": huge}], **base)
+    assert "has no room for the new versions: 1048576.0 TiB needed, " in failed["msg"]
+    assert "free, and pruning would give 3.0 GiB (playbooks/prune.yml)" in failed["msg"]
+    assert not run_module(saved_model_staging, versions=[{**wanted, "files": files}], **base)["changed"]
+    assert list(store.path.parent.iterdir()) == []
+
+
+def test_fetched_version_is_inspected_and_compared_before_it_is_published(
+    run_module: Callable[..., dict[str, Any]], source: Path, store: ModelStore, files: dict[str, Any]
+) -> None:
+    common = {"path": str(store.path), "version": 1, "group": grp.getgrgid(GROUP).gr_name}
+    stage(store, 1, None, 0, GROUP)
+    arrive(source, store.staging(1))
+    failed = run_module(saved_model_version, digest="0" * 64, source_digest="0" * 64, **common)
+    assert f"has digest {tree_digest(files)}, and `digests` of the catalogue entry says {'0' * 64}" in failed["msg"]
+    contract = {"serving_default": {"inputs": {"no_such_input": {}}}}
+    failed = run_module(saved_model_version, digest=tree_digest(files), signatures=contract, **common)
+    assert "no_such_input" in failed["msg"]
+    (store.staging(1) / "variables" / "variables.index").rename(store.path / "index")
+    assert "variables.index is missing" in run_module(saved_model_version, **common)["msg"]
+    assert store.published() == {}
+    (store.path / "index").rename(store.staging(1) / "variables" / "variables.index")
+    assert run_module(saved_model_version, digest=tree_digest(files), source_digest="abc", **common)["changed"]
+    manifest = store.read_manifest(1) or {}
+    assert (manifest["source_digest"], manifest["files"].keys()) == ("abc", files.keys())
+    assert list(manifest["signatures"]) == ["serving_default"]
+
+
+def test_modules_name_what_is_wrong(run_module: Callable[..., dict[str, Any]], store: ModelStore) -> None:
+    base = {"base_path": str(store.path.parent), "versions": []}
+    failed = run_module(saved_model_staging, group="no-such-group", **base)
+    assert failed["msg"].startswith("group no-such-group does not exist")
+    failed = run_module(saved_model_version, path=str(store.path), version=1, group="root", files={})
     assert ".staging-1" in failed["msg"]
-    assert run_module(saved_model_version, group="root", path=str(model), version=1, state="staged")["failed"]

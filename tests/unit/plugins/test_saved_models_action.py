@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,29 +16,50 @@ from ansible.errors import AnsibleActionFail
 from saved_model_files import make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import saved_models
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    add_digests,
+    list_files,
+    tree_digest,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
+    saved_model_staging,
     saved_model_version,
     saved_model_versions_info,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_memory, sources
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
 MODULES = {
-    f"{saved_models.COLLECTION}.saved_model_version": saved_model_version,
-    f"{saved_models.COLLECTION}.saved_model_versions_info": saved_model_versions_info,
+    f"{saved_models.COLLECTION}.{module.__name__.rpartition('.')[2]}": module
+    for module in (saved_model_staging, saved_model_version, saved_model_versions_info)
 }
-SSH = {
-    "host": "web1",
-    "remote_user": "admin",
-    "ssh_executable": "ssh",
-    "timeout": 10,
-    "host_key_checking": True,
-    "port": None,
-    "private_key_file": None,
-    "ssh_args": "-C -o ControlMaster=auto",
-    "ssh_common_args": "",
-    "ssh_extra_args": None,
-}
+WEIGHTS = "variables/variables.data-00000-of-00001"
+RSYNC = shutil.which("rsync") or ""
+
+
+@pytest.fixture
+def new_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Begin another run of Ansible, which remembers nothing of the one before."""
+
+    def begin() -> None:
+        monkeypatch.setattr(run_memory.constants, "DEFAULT_LOCAL_TMP", str(tmp_path_factory.mktemp("run")))
+
+    return begin
+
+
+@pytest.fixture
+def wrap_rsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a shell script in the place of rsync on both sides; "$@" are its arguments, $RSYNC is the real one."""
+
+    def wrap(script: str) -> None:
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        wrapper = tmp_path / "bin" / "rsync"
+        wrapper.write_text(f"#!/bin/sh\nRSYNC={RSYNC}\nfor target; do :; done\n{script}\n")
+        wrapper.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+    return wrap
 
 
 @pytest.fixture
@@ -51,19 +71,29 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    (tmp_path / "models").mkdir()
+    """The base path, as an earlier run has made it."""
+    (tmp_path / "models").mkdir(mode=0o751)
+    (tmp_path / "models").chmod(0o751)
     return tmp_path / "models"
 
 
 @pytest.fixture
-def action(models: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
+def action(
+    models: Path,
+    run_module: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    new_run: Callable[[], None],
+) -> Any:
     """An action for one host, this one; run it with publish()."""
+    new_run()
     connection = MagicMock(transport="local")
     task = SimpleNamespace(async_val=0, check_mode=False, diff=True, action="saved_models", args={})
     plugin = saved_models.ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    plugin.calls = []
 
     def execute(module_name: str, module_args: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return run_module(MODULES[module_name], **module_args)
+        plugin.calls.append(module_name.rpartition(".")[2])
+        return run_module(MODULES[module_name], check=task.check_mode, **module_args)
 
     monkeypatch.setattr(plugin, "_execute_module", execute)
     monkeypatch.setattr(plugin, "_low_level_execute_command", lambda *_, **__: {"stdout": "1000\n"})
@@ -94,17 +124,49 @@ def test_all_versions_of_the_source_are_published(
     result = publish()
     size = sum(map(len, tree(source / "1").values()))
     assert result["changed"]
-    assert result["published"] == [{"model": "MLP", "version": version, "bytes": size} for version in (1, 2)]
-    assert (result["diff"]["before"], result["diff"]["after"]) == ("", "MLP/1\nMLP/2\n")
+    assert result["published"] == [{"model": "MLP", "version": version, "bytes": size} for version in (2, 1)]
+    (diff,) = result["diff"]
+    assert (diff["before"], diff["after"]) == ("", f"MLP/1  {size} B\nMLP/2  {size} B\n")
     for version in ("1", "2"):
         assert tree(models / "MLP" / version) == tree(source / version)
 
 
-def test_second_run_changes_nothing(publish: Callable[..., dict[str, Any]]) -> None:
+def test_second_run_changes_nothing_reads_nothing_and_asks_the_host_once(
+    publish: Callable[..., dict[str, Any]], action: Any, new_run: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish()
+    new_run()
+    action.calls.clear()
+    monkeypatch.setattr(sources, "add_digests", None)
+    monkeypatch.setattr(sources, "check_saved_model", None)
     result = publish()
     assert (result["changed"], result["published"]) == (False, [])
-    assert result["diff"]["before"] == result["diff"]["after"] == "MLP/1\nMLP/2\n"
+    assert [diff["before"] == diff["after"] for diff in result["diff"]] == [True]
+    assert action.calls == ["saved_model_versions_info"]
+
+
+def test_base_path_with_other_rights_is_mended(publish: Callable[..., dict[str, Any]], models: Path) -> None:
+    publish()
+    models.chmod(0o777)
+    assert publish()["changed"]
+    assert models.stat().st_mode & 0o7777 == 0o751
+    assert not publish()["changed"]
+
+
+def test_newest_version_is_published_first(
+    publish: Callable[..., dict[str, Any]], models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda old, new: (seen.append(Path(new).name), rename(old, new)))
+    publish()
+    assert seen == ["2", "1"]
+
+
+def test_version_that_would_be_pruned_is_not_published(publish: Callable[..., dict[str, Any]], models: Path) -> None:
+    assert [one["version"] for one in publish(keep=1)["published"]] == [2]
+    assert not publish(keep=1)["changed"]
+    assert [one["version"] for one in publish(keep=1, model_version_policy={"all": {}})["published"]] == [1]
 
 
 def test_check_mode_says_what_would_be_published(publish: Callable[..., dict[str, Any]], models: Path) -> None:
@@ -174,19 +236,157 @@ def test_catalogue_that_cannot_be_served_changes_nothing(
 
 
 def test_interrupted_transfer_is_resumed(
-    publish: Callable[..., dict[str, Any]], models: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    publish: Callable[..., dict[str, Any]], models: Path, source: Path, wrap_rsync: Callable[[str], None]
 ) -> None:
-    def interrupted(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        shutil.copy2(source / "1" / "saved_model.pb", command[-1])
-        return subprocess.CompletedProcess(command, 30, "", "timeout in data send/receive")
-
-    with monkeypatch.context() as context:
-        context.setattr(saved_models.subprocess, "run", interrupted)
-        with pytest.raises(AnsibleActionFail, match="code 30; the next run goes on from there:\ntimeout in data"):
-            publish(versions=[1])
-    assert [path.name for path in (models / "MLP").iterdir()] == [".staging-1"]
+    wrap_rsync(f'cp --preserve=timestamps {source}/1/saved_model.pb "$target"; echo no more >&2; exit 30')
+    with pytest.raises(AnsibleActionFail, match="code 30; the next run goes on from there:\nno more"):
+        publish(versions=[1])
+    assert sorted(path.name for path in (models / "MLP").iterdir()) == [".basis-1", ".staging-1"]
+    arrived = (models / "MLP" / ".staging-1" / "saved_model.pb").stat().st_ino
+    wrap_rsync('exec "$RSYNC" "$@"')
     publish(versions=[1])
     assert tree(models / "MLP" / "1") == tree(source / "1")
+    assert (models / "MLP" / "1" / "saved_model.pb").stat().st_ino == arrived
+
+
+CORRUPT = f'"$RSYNC" "$@" && printf X | dd of="$target/{WEIGHTS}" bs=1 conv=notrunc 2> /dev/null'
+
+
+def test_file_that_is_corrupted_on_its_way_is_sent_again(
+    publish: Callable[..., dict[str, Any]],
+    action: Any,
+    models: Path,
+    source: Path,
+    tmp_path: Path,
+    wrap_rsync: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    wrap_rsync(f'if mkdir {tmp_path}/once 2> /dev/null; then {CORRUPT}; else exec "$RSYNC" "$@"; fi')
+    publish(versions=[1])
+    assert tree(models / "MLP" / "1") == tree(source / "1")
+    assert warnings == [f"{WEIGHTS} of MLP version 1 did not arrive as sent; sent again"]
+
+
+def test_way_that_corrupts_always_publishes_nothing(
+    publish: Callable[..., dict[str, Any]], models: Path, wrap_rsync: Callable[[str], None]
+) -> None:
+    wrap_rsync(CORRUPT)
+    with pytest.raises(AnsibleActionFail, match=f"{WEIGHTS} of .* did not arrive as sent, twice"):
+        publish(versions=[1])
+    assert not (models / "MLP" / "1").exists()
+
+
+def test_source_that_is_written_to_meanwhile_publishes_nothing(
+    publish: Callable[..., dict[str, Any]], models: Path, source: Path, wrap_rsync: Callable[[str], None]
+) -> None:
+    wrap_rsync(f'echo more >> {source}/1/assets/words.txt; exec "$RSYNC" "$@"')
+    with pytest.raises(AnsibleActionFail, match="source/1|saved/1 was written to"):
+        publish(versions=[1])
+    assert not (models / "MLP" / "1").exists()
+
+
+def test_next_version_is_told_the_host_by_what_differs(
+    publish: Callable[..., dict[str, Any]],
+    models: Path,
+    source: Path,
+    tmp_path: Path,
+    wrap_rsync: Callable[[str], None],
+) -> None:
+    publish(versions=[1])
+    (source / "2" / WEIGHTS).write_bytes(b"other")
+    log = tmp_path / "sent"
+    wrap_rsync(f'tr "\\0" "\\n" > {log}; printf "%s" "$*" > {log}.arguments; exec "$RSYNC" "$@" < {log}.names')
+    (tmp_path / "sent.names").write_text(WEIGHTS)
+    publish(versions=[1, 2])
+    assert log.read_text() == WEIGHTS
+    assert f"--copy-dest={models}/MLP/.basis-2" in (tmp_path / "sent.arguments").read_text()
+    assert tree(models / "MLP" / "2") == tree(source / "2")
+    assert (models / "MLP/1/saved_model.pb").samefile(models / "MLP/2/saved_model.pb")
+    assert not (models / "MLP" / ".basis-2").exists()
+
+
+def test_model_that_cannot_predict_is_refused(
+    publish: Callable[..., dict[str, Any]], models: Path, source: Path
+) -> None:
+    shutil.rmtree(source / "2")
+    make_saved_model(source / "2", unrestored=["dense/bias"])
+    with pytest.raises(AnsibleActionFail, match="model MLP: .*saved/2.*dense/bias"):
+        publish()
+    assert list(models.iterdir()) == []
+
+
+def test_model_that_breaks_its_contract_is_refused(publish: Callable[..., dict[str, Any]], models: Path) -> None:
+    wanted = {"serving_default": {"inputs": {"x": {"dtype": "int64"}}}}
+    with pytest.raises(AnsibleActionFail, match="int64"):
+        publish(signatures=wanted)
+    assert list(models.iterdir()) == []
+    wanted["serving_default"]["inputs"]["x"] = {"dtype": "float32", "shape": [-1, 2]}
+    assert publish(signatures=wanted)["changed"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_diff_shows_how_signatures_change(publish: Callable[..., dict[str, Any]], source: Path, check: bool) -> None:
+    publish(versions=[1])
+    shutil.rmtree(source / "2")
+    signatures = {
+        "call": {
+            "method_name": "tensorflow/serving/predict",
+            "inputs": {"words": {"dtype": "string", "shape": [-1]}},
+            "outputs": {"y": {"dtype": "float32", "shape": [-1, 1]}},
+        }
+    }
+    make_saved_model(source / "2", signatures=signatures)
+    diff = publish(check=check)["diff"][1]
+    assert (diff["before_header"], diff["after_header"]) == ("MLP/1 signatures", "MLP/2 signatures")
+    assert ("serving_default" in diff["before"], "call" in diff["after"]) == (True, True)
+    assert ("words" in diff["before"], "words" in diff["after"]) == (False, True)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_host_without_room_is_refused_before_the_first_byte(
+    publish: Callable[..., dict[str, Any]],
+    models: Path,
+    source: Path,
+    check: bool,
+    wrap_rsync: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(versions=[1], keep=1)
+    os.truncate(source / "2" / WEIGHTS, 1 << 20)
+    wrap_rsync("exit 99")
+    free = SimpleNamespace(f_bavail=100, f_frsize=4096, f_files=9, f_favail=9)
+    monkeypatch.setattr(os, "statvfs", lambda _: free)
+    with pytest.raises(AnsibleActionFail, match=r"no room .* 1\.0 MiB needed, 400\.0 KiB free, and pruning .* 0 B"):
+        publish(check=check)
+    assert [path.name for path in (models / "MLP").iterdir() if path.is_dir()] == ["1"]
+
+
+FETCHED = {"source": "https://host/{version}.tar", "versions": [1], "digests": {1: "a" * 64}}
+
+
+def test_version_that_hosts_fetch_is_told_without_a_size(publish: Callable[..., dict[str, Any]], models: Path) -> None:
+    result = publish(check=True, **FETCHED)
+    assert result["published"] == [{"model": "MLP", "version": 1, "bytes": None}]
+    assert result["diff"][0]["after"] == "MLP/1  size not known\n"
+    assert list(models.iterdir()) == []
+
+
+def test_digest_of_a_fetched_version_that_changed_is_refused(
+    publish: Callable[..., dict[str, Any]], models: Path, source: Path, new_run: Callable[[], None]
+) -> None:
+    publish(versions=[1])
+    digest = tree_digest(add_digests(source / "1", list_files(source / "1")))
+    stored = {"source": "s3://bucket/MLP", "versions": [1]}
+    assert not publish(**stored, digests={1: digest})["changed"]
+    with pytest.raises(AnsibleActionFail, match=f"published with sha256 {digest}, but digests .* now has {'b' * 64}"):
+        publish(**stored, digests={1: "b" * 64})
+    assert not publish(**FETCHED)["changed"]  # what came from the controller has no archive to compare with
+    manifest = models / "MLP" / ".manifest-1.json"
+    manifest.write_text(manifest.read_text().replace('"source_digest": null', f'"source_digest": "{"c" * 64}"'))
+    with pytest.raises(AnsibleActionFail, match=f"published with sha256 {'c' * 64}, .* export this one as version 2"):
+        publish(**FETCHED)
 
 
 def test_leftovers_in_staging_are_not_published(
@@ -207,10 +407,9 @@ def test_failed_module_fails_the_task_with_its_message(
 
 
 def test_missing_rsync_on_the_host_is_told(
-    publish: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    publish: Callable[..., dict[str, Any]], wrap_rsync: Callable[[str], None]
 ) -> None:
-    run = MagicMock(return_value=subprocess.CompletedProcess([], 127, "", ""))
-    monkeypatch.setattr(saved_models.subprocess, "run", run)
+    wrap_rsync("exit 127")
     with pytest.raises(AnsibleActionFail, match="rsync is missing on the host"):
         publish()
 
@@ -253,34 +452,3 @@ def test_greeting_before_the_user_id_is_passed_over(
 ) -> None:
     monkeypatch.setattr(action, "_low_level_execute_command", lambda *_, **__: {"stdout": "Welcome!\n1000\n"})
     assert publish()["changed"]
-
-
-@pytest.mark.parametrize(
-    ("options", "target", "shell"),
-    [
-        ({}, "admin@web1:", "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"),
-        ({"remote_user": None}, "web1:", "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"),
-        ({"host": "fd00::1"}, "admin@[fd00::1]:", "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"),
-        (
-            {"port": 2222, "private_key_file": "/my keys/id", "ssh_args": None, "host_key_checking": False},
-            "admin@web1:",
-            "ssh -o BatchMode=yes -o ConnectTimeout=10 -o StrictHostKeyChecking=no -p 2222 -i '/my keys/id'",
-        ),
-        (
-            {"ssh_args": "-C", "ssh_common_args": "-J jump", "ssh_extra_args": "-o ProxyCommand='ssh -W %h:%p b'"},
-            "admin@web1:",
-            "ssh -o BatchMode=yes -o ConnectTimeout=10 -J jump -o 'ProxyCommand=ssh -W %h:%p b'",
-        ),
-    ],
-)
-def test_rsync_travels_over_the_settings_of_the_ssh_connection(
-    action: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], target: str, shell: str
-) -> None:
-    run = MagicMock(return_value=subprocess.CompletedProcess([], 0, "", ""))
-    monkeypatch.setattr(saved_models.subprocess, "run", run)
-    action._connection.transport = "ssh"
-    action._connection.get_option = (SSH | options).get
-    action._rsync(Path("/saved/1"), "/models/MLP/.staging-1")
-    command = run.call_args.args[0]
-    assert command[-2:] == ["/saved/1/", f"{target}/models/MLP/.staging-1/"]
-    assert f"--rsh={shell}" in command

@@ -1,0 +1,51 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is found out about a source on the controller, once in a run for all hosts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    Files,
+    SavedModelError,
+    add_digests,
+    list_files,
+    tree_stamp,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
+    check_saved_model,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
+
+
+def digested(source: Path, files: Files) -> Files:
+    """Return files with the sha256 of each. Raises SavedModelError where the source is written to meanwhile."""
+    with remembered("digests", f"{source.absolute()} {tree_stamp(files)}") as memory:
+        if not memory.exists():
+            answer = add_digests(source, files)
+            if tree_stamp(list_files(source)) != tree_stamp(files):
+                raise SavedModelError(f"{source} was written to while it was read; play again when it is complete")
+            memory.write_text(json.dumps(answer))
+        found: Files = json.loads(memory.read_text())
+        return found
+
+
+def signatures_of(source: Path, files: Files, contract: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the signatures of a SavedModel. Raises SavedModelError for one that cannot be served."""
+    what = f"{source.absolute()} {tree_stamp(files)} {json.dumps(contract, sort_keys=True)}"
+    with remembered("signatures", what) as memory:
+        if not memory.exists():
+            answer: dict[str, Any] = {}
+            try:
+                answer["signatures"] = check_saved_model(source, contract).signatures
+            except SavedModelError as error:
+                answer["error"] = str(error)
+            memory.write_text(json.dumps(answer))
+        found = json.loads(memory.read_text())
+    if "error" in found:
+        raise SavedModelError(found["error"])
+    signatures: dict[str, Any] = found["signatures"]
+    return signatures

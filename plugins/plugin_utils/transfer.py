@@ -1,0 +1,207 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Files on their way to a host: by rsync over the connection's own ssh settings, with words on how far they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
+
+CONNECTIONS = ("ssh", "local")
+RSYNC_TIMEOUT_SECONDS = 60  # without a byte
+RSYNC_NOT_FOUND = 127  # the remote shell's exit status
+SSH_FAILED = 255
+OWN_CONNECTION_BYTES = 64 << 20  # below it, the time to log in again is not made up for
+PROGRESS_SECONDS = 10
+CHUNK_BYTES = 1 << 16
+
+
+class Progress:
+    """Says every ten seconds how much of a transfer is done, at what rate, and how long the rest will take."""
+
+    def __init__(self, title: str, total: int | None, say: Callable[[str], None]) -> None:
+        self.title = title
+        self.total = total
+        self._say = say
+        self._start = self._said = time.monotonic()
+        self._first: int | None = None
+
+    def at(self, done: int, total: int | None = None, what: str = "") -> None:
+        """Tell how many bytes are done; the total may have become known meanwhile."""
+        self.total = self.total if total is None else total
+        if self._first is None:
+            self._first = done  # what an earlier run had done says nothing about the rate
+        now = time.monotonic()
+        if now - self._said < PROGRESS_SECONDS:
+            return
+        self._said = now
+        rate = (done - self._first) / (now - self._start)
+        text = f"{self.title}: {what}{' ' if what else ''}{readable(done)}"
+        if self.total is not None:
+            text += f" of {readable(self.total)}"
+        text += f", {readable(int(rate))}/s"
+        if self.total is not None and rate > 0:
+            left = int((self.total - done) / rate)
+            text += f", {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        self._say(text)
+
+
+class Transport:
+    """The way that files take to the host of an Ansible connection of type ssh or local."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._is_local = connection.transport == "local"
+
+    @staticmethod
+    def check(connection: Any) -> None:
+        """Raise AnsibleActionFail where files could not travel."""
+        if connection.transport not in CONNECTIONS:
+            raise AnsibleActionFail(
+                f"models travel over connections of type {' or '.join(CONNECTIONS)}, not {connection.transport}; "
+                "set ansible_connection for this host"
+            )
+        if not shutil.which("rsync"):
+            raise AnsibleActionFail("rsync is missing on the controller: apt install rsync")
+
+    def send(
+        self, source: Path, names: list[str], size: int, staging: str, basis: str | None, tell: Callable[[int], None]
+    ) -> None:
+        """Send the named files of a source, size bytes in all, to a staging directory.
+
+        Files are written in place, so that whatever ends a transfer, what has arrived is there for the next one. Parts
+        that a file in basis has too do not travel. tell is called with the bytes that are done. Raises
+        AnsibleActionFail.
+        """
+        command = ["rsync", "--archive", "--no-owner", "--no-group", "--chmod=D0700,F0600", "--omit-dir-times"]
+        command += ["--inplace", "--from0", "--files-from=-", "--info=progress2", "--no-human-readable"]
+        command += [f"--timeout={RSYNC_TIMEOUT_SECONDS}", *([f"--copy-dest={basis}"] if basis else [])]
+        target = f"{'' if self._is_local else self._host(':')}{staging}/"
+        for shell in self._shells(size):
+            code, reason = self._run([*command, *shell, f"{source}/", target], names, tell)
+            if code != SSH_FAILED:
+                break
+        if code == RSYNC_NOT_FOUND:
+            raise AnsibleActionFail("rsync is missing on the host; the role tfserving_package installs it")
+        if code:
+            raise AnsibleActionFail(
+                f"rsync of {source} stopped with code {code}; the next run goes on from there:\n{reason}"
+            )
+
+    def _shells(self, size: int) -> list[list[str]]:
+        """Return rsync's options for the remote shell, in the order to try them.
+
+        Much data takes a connection of its own with the fastest cipher that the user's settings allow, where one can
+        be had; everything else goes over the one that Ansible has.
+        """
+        if self._is_local:
+            return [[]]
+        shells = [self._ssh()]
+        if size >= OWN_CONNECTION_BYTES:
+            shells.insert(0, self._fast_ssh())
+        return [[f"--rsh={shlex.join(shell)}"] for shell in shells if shell]
+
+    def _fast_ssh(self) -> list[str]:
+        """Return the ssh command with AES-GCM, several times faster than ssh's first choice, before all other ciphers.
+
+        It is among those that the settings allow, or nothing is returned. Machines that run TensorFlow have
+        instructions for AES.
+        """
+        command = self._ssh()
+        answer = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
+            [*command, "-G", self._host()], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        ciphers = next((line[8:].split(",") for line in answer.stdout.splitlines() if line.startswith("ciphers ")), [])
+        fast = [cipher for cipher in ciphers if cipher.startswith("aes") and "-gcm" in cipher]
+        if not fast:
+            return []
+        order = ",".join([*fast, *(cipher for cipher in ciphers if cipher not in fast)])
+        return [command[0], "-o", f"Ciphers={order}", "-o", "ControlPath=none", *command[1:]]
+
+    @staticmethod
+    def _run(command: list[str], names: list[str], tell: Callable[[int], None]) -> tuple[int, str]:
+        """Run rsync for these names, and return its exit status and what it complains of."""
+        with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as errors:
+            listing.write("\0".join(names).encode())
+            listing.seek(0)
+            with subprocess.Popen(  # noqa: S603 - as above
+                command, stdin=listing, stdout=subprocess.PIPE, stderr=errors
+            ) as process:
+                try:
+                    Transport._follow(process, tell)
+                except BaseException:
+                    process.terminate()
+                    raise
+            errors.seek(0)
+            return process.returncode, errors.read().decode(errors="replace").strip()
+
+    @contextmanager
+    def watching(self, progress_file: str, tell: Callable[..., None]) -> Iterator[None]:
+        """Meanwhile tell what a file on the host says about a transfer that the host does by itself."""
+        if self._connection.transport not in CONNECTIONS:
+            yield
+            return
+        command = ["cat", progress_file] if self._is_local else [*self._ssh(), self._host(), "cat", progress_file]
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(PROGRESS_SECONDS):
+                answer = subprocess.run(  # noqa: S603 - as above
+                    command, stdin=subprocess.DEVNULL, capture_output=True, check=False
+                )
+                try:
+                    progress = json.loads(answer.stdout)
+                    tell(progress["bytes"], progress["total"], progress["what"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # it has not begun, or is over
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    @staticmethod
+    def _follow(process: subprocess.Popen[bytes], tell: Callable[[int], None]) -> None:
+        """Read what rsync prints, which is a line such as `  1048576  10%  100.00MB/s  0:00:09` again and again."""
+        descriptor = process.stdout.fileno() if process.stdout else -1
+        for chunk in iter(lambda: os.read(descriptor, CHUNK_BYTES), b""):
+            words = chunk.replace(b"\r", b"\n").strip().rpartition(b"\n")[2].split()
+            if len(words) > 1 and words[0].isdigit() and words[1].endswith(b"%"):
+                tell(int(words[0]))
+
+    def _host(self, separator: str = "") -> str:
+        host = self._connection.get_option("host")
+        user = self._connection.get_option("remote_user")
+        if separator and ":" in host:
+            host = f"[{host}]"
+        return f"{user + '@' if user else ''}{host}{separator}"
+
+    def _ssh(self) -> list[str]:
+        """Return the ssh command that the connection plugin would use, less -C, which slows weights down."""
+        option = self._connection.get_option
+        command = [option("ssh_executable"), "-o", "BatchMode=yes", "-o", f"ConnectTimeout={option('timeout')}"]
+        if not option("host_key_checking"):
+            command += ["-o", "StrictHostKeyChecking=no"]
+        if option("port"):
+            command += ["-p", str(option("port"))]
+        if option("private_key_file"):
+            command += ["-i", option("private_key_file")]
+        for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
+            command += [word for word in shlex.split(option(name) or "") if word != "-C"]
+        return command

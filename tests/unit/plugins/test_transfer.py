@@ -1,0 +1,174 @@
+"""How files travel to a host, and what is said of it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import transfer
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
+
+SSH = {
+    "host": "web1",
+    "remote_user": "admin",
+    "ssh_executable": "ssh",
+    "timeout": 10,
+    "host_key_checking": True,
+    "port": None,
+    "private_key_file": None,
+    "ssh_args": "-C -o ControlMaster=auto",
+    "ssh_common_args": "",
+    "ssh_extra_args": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "shell"),
+    [
+        ({}, "admin@web1:", "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"),
+        ({"remote_user": None}, "web1:", "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"),
+        ({"host": "fd00::1"}, "admin@[fd00::1]:", "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"),
+        (
+            {"port": 2222, "private_key_file": "/my keys/id", "ssh_args": None, "host_key_checking": False},
+            "admin@web1:",
+            "ssh -o BatchMode=yes -o ConnectTimeout=10 -o StrictHostKeyChecking=no -p 2222 -i '/my keys/id'",
+        ),
+        (
+            {"ssh_args": "-C", "ssh_common_args": "-J jump", "ssh_extra_args": "-o ProxyCommand='ssh -W %h:%p b'"},
+            "admin@web1:",
+            "ssh -o BatchMode=yes -o ConnectTimeout=10 -J jump -o 'ProxyCommand=ssh -W %h:%p b'",
+        ),
+    ],
+)
+def test_rsync_travels_over_the_settings_of_the_ssh_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], target: str, shell: str
+) -> None:
+    wrapper = tmp_path / "rsync"
+    wrapper.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    connection = MagicMock(transport="ssh", get_option=(SSH | options).get)
+    Transport(connection).send(Path("/saved/1"), ["a"], 1, "/models/MLP/.staging-1", None, lambda _: None)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[-2:] == ["/saved/1/", f"{target}/models/MLP/.staging-1/"]
+    assert f"--rsh={shell}" in arguments
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for ssh, whose settings allow some ciphers, and for rsync, which lists its shells in the file shells."""
+    settings = "host web1\\nciphers chacha20-poly1305@openssh.com,aes256-ctr,aes128-gcm@openssh.com\\nport 22\\n"
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\ncase "$*" in *"-G admin@web1") printf "{settings}";; esac\n')
+    (tmp_path / "rsync").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" | sed -n s/^--rsh=//p >> {tmp_path}/shells\nexit "$(cat {tmp_path}/code)"\n'
+    )
+    (tmp_path / "code").write_text("0")
+    for name in ("ssh", "rsync"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+PLAIN = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"
+FAST = (
+    "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr -o ControlPath=none "
+    "-o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"
+)
+
+
+def send(size: int) -> None:
+    connection = MagicMock(transport="ssh", get_option=SSH.get)
+    Transport(connection).send(Path("/saved/1"), ["a"], size, "/models/MLP/.staging-1", None, lambda _: None)
+
+
+@pytest.mark.parametrize(("size", "shell"), [(1 << 20, PLAIN), (1 << 30, FAST)])
+def test_much_data_takes_a_connection_with_the_fastest_cipher_that_is_allowed(
+    programs: Path, size: int, shell: str
+) -> None:
+    send(size)
+    assert (programs / "shells").read_text().splitlines() == [shell]
+
+
+def test_ciphers_that_the_settings_leave_out_are_not_brought_in(programs: Path) -> None:
+    (programs / "ssh").write_text("#!/bin/sh\necho ciphers chacha20-poly1305@openssh.com\n")
+    send(1 << 30)
+    assert (programs / "shells").read_text().splitlines() == [PLAIN]
+
+
+def test_where_no_connection_of_its_own_is_to_be_had_that_of_ansible_is_taken(programs: Path) -> None:
+    (programs / "code").write_text("255")
+    with pytest.raises(AnsibleActionFail, match="stopped with code 255"):
+        send(1 << 30)
+    assert (programs / "shells").read_text().splitlines() == [FAST, PLAIN]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, to be set by the test."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_is_told_every_ten_seconds_with_rate_and_rest(clock: list[float]) -> None:
+    said: list[str] = []
+    progress = Progress("web1: MLP/2", 4 << 30, said.append)
+    for second in range(1, 25):
+        clock[0] = 1000.0 + second
+        progress.at(second * (100 << 20))
+    assert said == [
+        "web1: MLP/2: 1000.0 MiB of 4.0 GiB, 90.0 MiB/s, 0:00:34 left",
+        "web1: MLP/2: 2.0 GiB of 4.0 GiB, 95.0 MiB/s, 0:00:22 left",
+    ]
+
+
+def test_progress_of_what_has_no_known_size_is_told_without_a_rest(clock: list[float]) -> None:
+    said: list[str] = []
+    progress = Progress("web1: MLP/2", None, said.append)
+    progress.at(50 << 20, None, "downloading")  # by an earlier run
+    clock[0] += 10
+    progress.at(150 << 20, None, "downloading")
+    clock[0] += 10
+    progress.at(200 << 20, 300 << 20, "unpacking")
+    assert said == [
+        "web1: MLP/2: downloading 150.0 MiB, 10.0 MiB/s",
+        "web1: MLP/2: unpacking 200.0 MiB of 300.0 MiB, 7.5 MiB/s, 0:00:13 left",
+    ]
+
+
+def test_what_rsync_prints_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "source" / "a b").write_bytes(b"x" * 5000)
+    (tmp_path / "source" / "left out").touch()
+    told: list[int] = []
+    connection = MagicMock(transport="local")
+    Transport(connection).send(tmp_path / "source", ["a b"], 5000, str(tmp_path / "target"), None, told.append)
+    assert told[-1] == 5000
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["a b"]
+
+
+def test_failure_of_rsync_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match="stopped with code 23; the next run goes on from there:\n.*no such"):
+        Transport(MagicMock(transport="local")).send(tmp_path, ["no such"], 1, str(tmp_path), None, lambda _: None)
+
+
+def test_file_of_progress_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "PROGRESS_SECONDS", 0.01)
+    told: list[tuple[Any, ...]] = []
+    file = tmp_path / "progress"
+    with Transport(MagicMock(transport="local")).watching(str(file), lambda *facts: told.append(facts)):
+        file.write_text("{")
+        time.sleep(0.05)
+        file.write_text(json.dumps({"bytes": 5, "total": None, "what": "unpacking"}))
+        deadline = time.monotonic() + 5
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert set(told) == {(5, None, "unpacking")}
