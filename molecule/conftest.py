@@ -32,6 +32,13 @@ AUTH_PROXY_CONF = (PROJECT / "tests/lab/recipe/infra/tinyproxy-auth.conf").read_
 AUTH_PROXY_USER, AUTH_PROXY_PASSWORD = re.findall(r"^BasicAuth (\S+) (\S+)$", AUTH_PROXY_CONF, re.MULTILINE)[0]
 AUTH_PROXY = f"http://{AUTH_PROXY_USER}:{urllib.parse.quote(AUTH_PROXY_PASSWORD, safe='')}@proxy.lab:3129"
 
+# Who may read what needs a password on infra: https://packages.lab/private-models/, the rsync module private-models.
+STORE_USER, STORE_PASSWORD = (PROJECT / "tests/lab/recipe/infra/rsyncd.secrets").read_text().strip().split(":", 1)
+OBJECT_STORE = json.loads((PROJECT / "tests/lab/recipe/infra/object-store.json").read_text())
+# Each has accessKey and secretKey; with the first one can only read.
+S3_KEY, S3_PUBLISHER_KEY = (identity["credentials"][0] for identity in OBJECT_STORE["identities"])
+S3_ENDPOINT = "http://packages.lab:8333"  # https://packages.lab:8334
+
 
 class Play:
     """The outcome of one ansible-playbook run: text is its output, recap its counts by host."""
@@ -250,3 +257,30 @@ def auth_proxy_log(on) -> Log:
 def web_log(on) -> Log:
     """Of packages.lab and inside.lab. A line is: CLIENT "METHOD URL" STATUS "USER-AGENT"."""
     return Log(on("infra"), "/var/log/nginx/access.log", r'^\S+ "(\S+ \S+)"')
+
+
+class ModelStore:
+    """Models on infra, for hosts to fetch: web server, rsync daemon and object store have the same files."""
+
+    def __init__(self, infra) -> None:
+        self.infra = infra
+
+    def put(self, source: Path, name: str) -> None:
+        """Put a directory or a file under this name, in place of an older one of it."""
+        slash = "/" if source.is_dir() else ""
+        command = ["rsync", "--archive", "--delete", "--mkpath", f"--rsh=ssh -F {LAB / 'ssh_config'}"]
+        subprocess.run([*command, f"{source}{slash}", f"infra:/srv/models/{name}{slash}"], check=True)
+        self.infra.check_output("echo %s | weed shell", f"fs.rm -rf /buckets/models/{name}")
+        # By its own protocol, so that the objects have the ETags that S3 gives them.
+        self.infra.check_output(
+            "cd /srv/models && find %s -type f -print0 | xargs -0 -I {} curl --fail --silent --show-error"
+            " --aws-sigv4 aws:amz:us-east-1:s3 --user %s --upload-file {} http://127.0.0.1:8333/models/{}",
+            name,
+            f"{S3_PUBLISHER_KEY['accessKey']}:{S3_PUBLISHER_KEY['secretKey']}",
+        )
+
+
+@pytest.fixture(scope="session")
+def model_store(on) -> ModelStore:
+    """What is put there is at http(s)://packages.lab/models/NAME, rsync://packages.lab/models/NAME, s3://models/NAME."""
+    return ModelStore(on("infra"))

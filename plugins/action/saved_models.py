@@ -236,27 +236,36 @@ class ActionModule(ActionBase):
         )
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:
+        """Let the host fetch a version, and once more where the whole is not what the catalogue says it is."""
         pull = transfer.model.pulls[transfer.version]
         staged = self._stage([transfer])[0]
-        progress = self._progress(transfer, None)
-        with Transport(self._connection).watching(f"{staged['staging']}.progress", progress.at):
-            self._call(
-                "saved_model_fetch",
-                url=pull.url,
-                digest=pull.digest,
-                staging=staged["staging"],
-                basis=staged["basis"],
-                prunable_bytes=self._prunable_bytes,
-                **{name: self._args[name] for name in FETCH_SPEC},
+        for _ in range(2):
+            with Transport(self._connection).watching(
+                f"{staged['staging']}.progress", self._progress(transfer, None).at
+            ):
+                self._call(
+                    "saved_model_fetch",
+                    url=pull.url,
+                    digest=pull.digest,
+                    staging=staged["staging"],
+                    basis=staged["basis"],
+                    prunable_bytes=self._prunable_bytes,
+                    **{name: self._args[name] for name in FETCH_SPEC},
+                )
+            answer = self._call(
+                "saved_model_version",
+                digest=None if pull.is_archive else pull.digest,
+                source_digest=pull.digest,
+                signatures=transfer.model.contract,
+                **self._where(transfer),
             )
-        answer = self._call(
-            "saved_model_version",
-            digest=None if pull.is_archive else pull.digest,
-            source_digest=pull.digest,
-            signatures=transfer.model.contract,
-            **self._where(transfer),
+            if not answer["broken"]:
+                return {**self._describe(transfer), "bytes": answer["bytes"], "signatures": answer["signatures"]}
+        raise SavedModelError(
+            f"{pull.url} has digest {answer['digest']}, and `digests` of model {transfer.model.name} says "
+            f"{pull.digest} for version {transfer.version}; nothing was published. The module saved_model_info prints "
+            "the digest of a SavedModel where it was exported"
         )
-        return {**self._describe(transfer), "bytes": answer["bytes"], "signatures": answer["signatures"]}
 
     def _stage(
         self, transfers: list[Transfer], resend: list[str] | None = None, room_only: bool = False

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import BinaryIO, Sequence
+from typing import IO, Any, BinaryIO, Iterator, Mapping, Sequence
 
 CHUNK_BYTES = 1 << 20
 MAX_BYTES = 1 << 20
@@ -69,7 +70,31 @@ def download_to(
 
     credentials are USER:PASSWORD for the server, percent-encoded. Raises DownloadError.
     """
-    way = _way(url, proxy, no_proxy)
+    size = 0
+    with answer_of(url, proxy, no_proxy, timeout_seconds, credentials=credentials) as answer:
+        for chunk in iter(lambda: answer.read(CHUNK_BYTES), b""):
+            size += len(chunk)
+            if max_bytes is not None and size > max_bytes:
+                raise DownloadError(f"{url} is larger than {max_bytes} bytes")
+            file.write(chunk)
+
+
+@contextlib.contextmanager
+def answer_of(
+    url: str,
+    proxy: str | None,
+    no_proxy: Sequence[str],
+    timeout_seconds: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    credentials: str | None = None,
+) -> Iterator[Any]:
+    """Give the answer to a GET of url, an http.client.HTTPResponse, which is to be read to its end.
+
+    credentials are USER:PASSWORD for the server, percent-encoded. Without a proxy the environment's proxy variables
+    are used. Raises DownloadError, also for what fails while the answer is read, and for an answer that was cut.
+    """
+    way = proxy_for(url, proxy, no_proxy)
     through = f" through {without_password(way)}" if way else ""
     if way and _scheme(way) == _scheme(url) == "https":
         raise DownloadError(
@@ -79,20 +104,16 @@ def download_to(
     proxies = None
     if proxy:
         proxies = {"http": proxy, "https": proxy} if way else {}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    size = 0
+    redirects = _Redirects()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), redirects)
     try:
-        request = urllib.request.Request(url)  # noqa: S310 - who calls lets http and https through
+        request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - who calls checks the scheme
         if credentials:
             basic = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
-            # Not sent on to where the server redirects.
-            request.add_unredirected_header("Authorization", f"Basic {basic}")
+            redirects.authorization = f"Basic {basic}"
+            request.add_unredirected_header("Authorization", redirects.authorization)
         with opener.open(request, timeout=timeout_seconds) as answer:
-            for chunk in iter(lambda: answer.read(CHUNK_BYTES), b""):
-                size += len(chunk)
-                if max_bytes is not None and size > max_bytes:
-                    raise DownloadError(f"{url} is larger than {max_bytes} bytes")
-                file.write(chunk)
+            yield answer
             missing = getattr(answer, "length", None)  # of the bytes that were announced
     except OSError as error:
         raise DownloadError(f"cannot get {url}{through}: {getattr(error, 'reason', error)}") from error
@@ -104,7 +125,27 @@ def download_to(
         raise DownloadError(f"cannot get {url}{through}: the answer ended {missing} bytes too early")
 
 
-def _way(url: str, proxy: str | None, no_proxy: Sequence[str]) -> str | None:
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Sends the server's password on to the same server only."""
+
+    authorization: str | None = None
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if redirected and self.authorization and _origin(redirected.full_url) == _origin(req.full_url):
+            redirected.add_unredirected_header("Authorization", self.authorization)
+        else:
+            self.authorization = None
+        return redirected
+
+
+def _origin(url: str) -> tuple[str, str]:
+    return urllib.parse.urlsplit(url)[:2]
+
+
+def proxy_for(url: str, proxy: str | None, no_proxy: Sequence[str]) -> str | None:
     """Return the proxy that a request for url goes through: the given one, or else that of the environment."""
     environment = urllib.request.getproxies()
     # Python heeds the environment's no_proxy whoever gave the proxy.

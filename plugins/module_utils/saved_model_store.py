@@ -60,6 +60,10 @@ class ModelStore:
         """Hard links to files of an older version, of which rsync takes what has not changed."""
         return self.path / f".basis-{version}"
 
+    def download(self, version: int) -> Path:
+        """What a host remembers of a version that it fetches by itself."""
+        return self.path / f".staging-{version}.download"
+
     def removed(self, version: int) -> Path:
         """The version on its way out."""
         return self.path / f".removed-{version}"
@@ -170,6 +174,7 @@ def publish(store: ModelStore, version: int, files: Files, group_id: int, extra:
     os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
     sync(store.path)
     _remove_tree(store.basis(version))
+    _remove_tree(store.download(version))
     return []
 
 

@@ -63,24 +63,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 broken:
-  description: Files that have not the sha256 of O(files), which were deleted and have to be sent again. When there is
-    one, nothing was published.
+  description: Files that have not the sha256 of O(files), which were deleted and have to be sent again; or all files
+    where the whole has not O(digest). When there is one, nothing was published.
   returned: success
   type: list
   elements: str
+digest:
+  description: The digest of the whole.
+  returned: success
+  type: str
 bytes:
   description: Size of the version.
-  returned: success
+  returned: when it was published
   type: int
 signatures:
   description: The signatures of the version, as M(modelops.tensorflow_serving.saved_model_info) gives them.
-  returned: success
+  returned: when it was published
   type: dict
 """
 
 import grp
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -102,18 +105,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 
 
-def inspect_fetched(staging: Path, params: dict[str, Any], group_id: int) -> tuple[Files, dict[str, Any]]:
-    """Return the files of a fetched version and its signatures. Raises SavedModelError for one not to be published."""
+def list_fetched(staging: Path, group_id: int) -> Files:
+    """Return the files of a fetched version. Raises OSError and SavedModelError."""
     own(staging, group_id)
-    files = add_digests(staging, list_files(staging))
-    found = tree_digest(files)
-    if params["digest"] and found != params["digest"]:
-        raise SavedModelError(
-            f"what was fetched into {staging} has digest {found}, and `digests` of the catalogue entry says "
-            f"{params['digest']}; the next run fetches what differs again. See which is right with the module "
-            "saved_model_info"
-        )
-    return files, check_saved_model(staging, params["signatures"]).signatures
+    return add_digests(staging, list_files(staging))
 
 
 def main() -> None:
@@ -132,14 +127,23 @@ def main() -> None:
     store = ModelStore(Path(params["path"]))
     try:
         group_id = grp.getgrnam(params["group"]).gr_gid
-        files, signatures = params["files"], params["signatures"]
+        staging, files, signatures = store.staging(params["version"]), params["files"], params["signatures"]
         if files is None:
-            files, signatures = inspect_fetched(store.staging(params["version"]), params, group_id)
+            files = list_fetched(staging, group_id)
+            if params["digest"] and tree_digest(files) != params["digest"]:
+                module.exit_json(changed=False, broken=sorted(files), digest=tree_digest(files))
+            signatures = check_saved_model(staging, signatures).signatures
         extra = {"source_digest": params["source_digest"], "signatures": signatures}
         broken = publish(store, params["version"], files, group_id, extra)
     except (OSError, KeyError, SavedModelError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=not broken, broken=broken, bytes=total_bytes(files), signatures=signatures)
+    module.exit_json(
+        changed=not broken,
+        broken=broken,
+        digest=tree_digest(files),
+        bytes=total_bytes(files),
+        signatures=signatures,
+    )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,14 @@ class Transport:
         AnsibleActionFail.
         """
         command = ["rsync", "--archive", "--no-owner", "--no-group", "--chmod=D0700,F0600", "--omit-dir-times"]
-        command += ["--inplace", "--from0", "--files-from=-", "--info=progress2", "--no-human-readable"]
+        command += [
+            "--inplace",
+            "--modify-window=-1",
+            "--from0",
+            "--files-from=-",
+            "--info=progress2",
+            "--no-human-readable",
+        ]
         command += [f"--timeout={RSYNC_TIMEOUT_SECONDS}", *([f"--copy-dest={basis}"] if basis else [])]
         target = f"{'' if self._is_local else self._host(':')}{staging}/"
         for shell in self._shells(size):

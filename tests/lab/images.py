@@ -6,10 +6,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import wheels
 from command import Progress, digest, run
 from engine import LABEL, Engine
 
 RECIPE = Path(__file__).parent / "recipe"
+CHECKOUT = Path(__file__).resolve().parents[2]
+INFRA_REQUIREMENTS = CHECKOUT / "requirements" / "lab-infra.txt"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def host_tag(release: Release) -> str:
 
 
 def infra_tag() -> str:
-    files = sorted((RECIPE / "infra").iterdir())
+    files = [*sorted((RECIPE / "infra").iterdir()), INFRA_REQUIREMENTS]
     return f"localhost/tfserving-lab/infra:{digest(host_tag(TRIXIE), *(path.read_bytes() for path in files))}"
 
 
@@ -73,17 +76,22 @@ def build_host_image(engine: Engine, release: Release, scratch: Path, progress: 
     return tag
 
 
-def build_infra_image(engine: Engine, progress: Progress) -> str:
+def build_infra_image(engine: Engine, scratch: Path, progress: Progress) -> str:
     """The newer Debian's image must be there already."""
     tag = infra_tag()
     if engine.has_image(tag):
         return tag
     progress.say("image infra: building")
-    engine.podman(
-        "build", "--quiet", "--layers=false", f"--build-arg=BASE={host_tag(TRIXIE)}", f"--label={LABEL}=image",
-        f"--tag={tag}", RECIPE / "infra",
-        what="building the infra image",
-        advice="check that Debian's package mirror is reachable from containers, then run up again",
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="infra-") as packages:
+        wheels.install(
+            wheels.find_uv(CHECKOUT), INFRA_REQUIREMENTS, TRIXIE.python, Path(packages),
+            what="fetching the S3-compatible store",
+        )  # fmt: skip
+        engine.podman(
+            "build", "--quiet", "--layers=false", f"--build-arg=BASE={host_tag(TRIXIE)}", f"--label={LABEL}=image",
+            f"--volume={packages}:/packages:ro", f"--tag={tag}", RECIPE / "infra",
+            what="building the infra image",
+            advice="check that Debian's package mirror is reachable from containers, then run up again",
+        )  # fmt: skip
     progress.say("image infra: built")
     return tag

@@ -1,4 +1,4 @@
-"""One instance of the lab: a network, four systemd hosts on it, and the ssh configuration that reaches them.
+"""One instance of the lab: a network, systemd hosts on it, and the ssh configuration that reaches them.
 
 Addresses are fixed within the instance's network and names stand in /etc/hosts, so a restarted container is the same
 host, and the containers' resolver stays the machine's own.
@@ -21,6 +21,7 @@ import packages
 import repository
 import runtime
 import tls
+import wheels
 from command import LabError, Progress, digest, run, write_if_changed
 from engine import LABEL, Engine, can_be_started, is_alive
 from images import BOOKWORM, TRIXIE, Release
@@ -34,7 +35,7 @@ HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 @dataclass(frozen=True)
 class Host:
-    """A host of every instance; `last_octet` is its fixed place in the instance's network."""
+    """A host; `last_octet` is its fixed place in the instance's network."""
 
     name: str
     release: Release
@@ -52,6 +53,14 @@ HOSTS = (
     Host("debian13b", TRIXIE, 13),
 )
 INFRA = HOSTS[0]
+MODEL_HOSTS = len(HOSTS) - 1
+MOST_MODEL_HOSTS = 20
+
+
+def hosts(model_hosts: int) -> tuple[Host, ...]:
+    """The hosts of an instance: those that every instance has, then debian13c and so on."""
+    further = range(model_hosts - MODEL_HOSTS)
+    return (*HOSTS, *(Host(f"debian13{chr(ord('c') + i)}", TRIXIE, HOSTS[-1].last_octet + 1 + i) for i in further))
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,15 @@ class Instance:
         return self.directory / "known_hosts"
 
     @property
+    def model_hosts(self) -> Path:
+        """How many model hosts it has, in one line; without the file as many as every instance."""
+        return self.directory / "model_hosts"
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        return hosts(int(self.model_hosts.read_text()) if self.model_hosts.is_file() else MODEL_HOSTS)
+
+    @property
     def infra_address(self) -> Path:
         """The address of infra in one line, for the controller, which cannot resolve the lab's names."""
         return self.directory / "infra.address"
@@ -124,26 +142,31 @@ class Instance:
         return f"tfserving-{self.name}-{host.name}"
 
 
-def up(engine: Engine, instance: Instance, progress: Progress) -> None:
-    """Build, create and start what is missing, then wait for every host."""
+def up(engine: Engine, instance: Instance, progress: Progress, model_hosts: int | None = None) -> None:
+    """Build, create and start what is missing, then wait for every host. Without a number it keeps the one it has."""
     take_over(engine, instance, progress)
     instance.directory.mkdir(parents=True, exist_ok=True)
+    if model_hosts:
+        write_if_changed(instance.model_hosts, f"{model_hosts}\n")
     build_inputs(engine, instance, progress)
     addresses = ensure_network(engine, instance)
     existing = containers_of(engine, instance)
+    for surplus in existing.keys() - {instance.container(host) for host in instance.hosts}:
+        progress.say(f"{surplus}: removing, there are fewer model hosts now")
+        remove_container(engine, surplus)
 
     def bring_up(host: Host) -> str:
         ensure_container(engine, instance, host, addresses, existing.get(instance.container(host)), progress)
         return host_key(engine, instance, host)
 
     with ThreadPoolExecutor() as pool:
-        keys = dict(zip(HOSTS, pool.map(bring_up, HOSTS), strict=True))
+        keys = dict(zip(instance.hosts, pool.map(bring_up, instance.hosts), strict=True))
     write_if_changed(instance.known_hosts, "".join(f"{addresses[host]} {key}\n" for host, key in keys.items()))
     write_if_changed(instance.ssh_config, ssh_config(instance, addresses))
     write_if_changed(instance.infra_address, f"{addresses[INFRA]}\n")
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda host: wait_until_running(instance, host, progress), HOSTS))
-    progress.say(f"{instance.name}: {len(HOSTS)} hosts running; ssh -F {instance.ssh_config} {HOSTS[1].name}")
+        list(pool.map(lambda host: wait_until_running(instance, host, progress), instance.hosts))
+    progress.say(f"{instance.name}: {len(instance.hosts)} hosts running; ssh -F {instance.ssh_config} {HOSTS[1].name}")
 
 
 def build_inputs(engine: Engine, instance: Instance, progress: Progress) -> None:
@@ -152,7 +175,7 @@ def build_inputs(engine: Engine, instance: Instance, progress: Progress) -> None
     shutil.rmtree(lab.scratch, ignore_errors=True)
     lab.scratch.mkdir(parents=True)
     stale = [release for release in images.RELEASES if not runtime.is_current(lab.state, lab.requirements, release)]
-    uv = runtime.find_uv(lab.checkout) if stale else Path()
+    uv = wheels.find_uv(lab.checkout) if stale else Path()
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         host_images = {
@@ -167,7 +190,7 @@ def build_inputs(engine: Engine, instance: Instance, progress: Progress) -> None
 
         def build_infra() -> None:
             host_images[TRIXIE].result()
-            images.build_infra_image(engine, progress)
+            images.build_infra_image(engine, lab.scratch, progress)
 
         work: list[Future[Any]] = [
             *host_images.values(),
@@ -199,7 +222,7 @@ def ensure_network(engine: Engine, instance: Instance) -> dict[Host, str]:
         )  # fmt: skip
     inspected = json.loads(engine.podman("network", "inspect", instance.network, what="inspecting the network"))
     subnet = ipaddress.ip_network(inspected[0]["subnets"][0]["subnet"])
-    return {host: str(subnet[host.last_octet]) for host in HOSTS}
+    return {host: str(subnet[host.last_octet]) for host in instance.hosts}
 
 
 def labels(engine: Engine, instance: Instance) -> list[str]:
@@ -212,7 +235,7 @@ def container_options(engine: Engine, instance: Instance, host: Host, addresses:
     With CAP_SYS_ADMIN, no seccomp filter and nothing masked, systemd boots to `running` and hardened units start;
     without the capability they fail with 226/NAMESPACE, and --privileged leaves systemd degraded.
     """
-    names = [(name, addresses[other]) for other in HOSTS for name in (other.name, *other.aliases) if other != host]
+    names = [(name, addresses[other]) for other in addresses for name in (other.name, *other.aliases) if other != host]
     own_names = [(name, addresses[host]) for name in host.aliases] + [(name, LOOPBACK) for name in host.own_aliases]
     mounts = [f"{instance.key}.pub:/home/deploy/.ssh/authorized_keys:ro"]
     if host.serves_models:
@@ -284,7 +307,7 @@ def host_key(engine: Engine, instance: Instance, host: Host) -> str:
 
 def ssh_config(instance: Instance, addresses: dict[Host, str]) -> str:
     """For `ssh -F`, Ansible and testinfra alike."""
-    hosts = "".join(f"Host {host.name}\n    HostName {addresses[host]}\n\n" for host in HOSTS)
+    hosts = "".join(f"Host {host.name}\n    HostName {addresses[host]}\n\n" for host in instance.hosts)
     return f"""\
 {hosts}Host *
     User deploy
@@ -394,7 +417,7 @@ def status_rows(engine: Engine, lab: Lab) -> list[tuple[str, ...]]:
         instance = lab.instance(name)
         addresses = ensure_network(engine, instance)
         existing = containers_of(engine, instance)
-        for host in HOSTS:
+        for host in instance.hosts:
             container = instance.container(host)
             if container not in existing:
                 state = "missing"

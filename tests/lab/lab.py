@@ -37,6 +37,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         one = commands.add_parser(command, help=explanation)
         default = os.environ.get("TFSERVING_LAB") or "serve"
         one.add_argument("--name", type=instance_name, default=default, help=f"the instance (default: {default})")
+        if command == "up":
+            one.add_argument(
+                "--model-hosts",
+                type=int,
+                choices=range(instance.MODEL_HOSTS, instance.MOST_MODEL_HOSTS + 1),
+                metavar="N",
+                help=f"how many model hosts, {instance.MODEL_HOSTS} or more (default: as many as there are)",
+            )
     commands.add_parser("status", help="list the hosts")
     commands.add_parser("clean", help="remove all instances, images and caches")
     programs = commands.add_parser("packages", help="check for the programs that the lab needs")
@@ -70,7 +78,7 @@ def run_command(options: argparse.Namespace, progress: Progress) -> None:
     with alone(lab):
         engine = prepare_engine(lab.state)
         if options.command == "up":
-            instance.up(engine, lab.instance(options.name), progress)
+            instance.up(engine, lab.instance(options.name), progress, options.model_hosts)
         elif options.command == "down":
             instance.down(engine, lab.instance(options.name), progress)
         elif options.command == "clean":

@@ -5,20 +5,16 @@ The directory appears under its name only when it is whole, so an interrupted in
 
 from __future__ import annotations
 
-import os
-import shutil
-import ssl
 import tempfile
 from pathlib import Path
 
-from command import LabError, Progress, digest, run
+import wheels
+from command import Progress, digest
 from engine import Engine
 from images import Release
 
 MOUNT_POINT = "/opt/tensorflow-runtime"
 RECIPE_FILE = ".recipe"
-# tensorflow-cpu's wheels are manylinux_2_27 and later; both Debian releases have a newer glibc.
-PLATFORM = "x86_64-manylinux_2_28"
 
 
 def directory(state: Path, release: Release) -> Path:
@@ -26,7 +22,7 @@ def directory(state: Path, release: Release) -> Path:
 
 
 def recipe(requirements: Path, release: Release) -> str:
-    return digest(requirements.read_bytes(), release.python, PLATFORM)
+    return digest(requirements.read_bytes(), release.python, wheels.PLATFORM)
 
 
 def is_current(state: Path, requirements: Path, release: Release) -> bool:
@@ -34,29 +30,12 @@ def is_current(state: Path, requirements: Path, release: Release) -> bool:
     return written.is_file() and written.read_text() == recipe(requirements, release)
 
 
-def find_uv(checkout: Path) -> Path:
-    local = checkout / ".venv" / "bin" / "uv"
-    found = local if local.is_file() else shutil.which("uv")
-    if not found:
-        raise LabError(f"no uv in {local.parent} nor on PATH\nnext: python3 -m pip install uv, then run up again")
-    return Path(found)
-
-
 def download(uv: Path, requirements: Path, release: Release, scratch: Path, progress: Progress) -> Path:
     """Install the locked packages into a scratch directory."""
     progress.say(f"runtime python{release.python}: installing")
     target = Path(tempfile.mkdtemp(dir=scratch, prefix=f"python{release.python}-"))
     target.chmod(0o755)
-    run(
-        [
-            uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-            "--target", target, "--python-version", release.python, "--python-platform", PLATFORM,
-            "-r", requirements,
-        ],
-        what=f"installing TensorFlow for Python {release.python}",
-        advice=f"check the network and {requirements}, then run up again",
-        env={"SSL_CERT_FILE": os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().openssl_cafile},
-    )  # fmt: skip
+    wheels.install(uv, requirements, release.python, target, what=f"installing TensorFlow for Python {release.python}")
     return target
 
 

@@ -80,6 +80,23 @@ def test_an_instance_name_that_would_hit_other_files_is_refused(name: str) -> No
         lab.instance_name(name)
 
 
+def test_further_model_hosts_take_places_of_their_own_and_leave_the_others_as_they_are(tmp_path: Path) -> None:
+    one = instance.Lab(tmp_path).instance("bench")
+    assert one.hosts == instance.HOSTS
+    one.directory.mkdir(parents=True)
+    one.model_hosts.write_text("8\n")
+    assert one.hosts[: len(instance.HOSTS)] == instance.HOSTS
+    assert [host.name for host in one.hosts if host.serves_models][3:] == [f"debian13{letter}" for letter in "cdefg"]
+    assert len({host.last_octet for host in one.hosts}) == 9
+
+
+@pytest.mark.parametrize("count", ["2", "21", "many"])
+def test_a_number_of_model_hosts_out_of_range_is_refused(count: str) -> None:
+    with pytest.raises(SystemExit):
+        lab.parse(["up", "--model-hosts", count])
+    assert lab.parse(["up", "--model-hosts", "3"]).model_hosts == 3
+
+
 def test_a_failed_command_shows_its_output_and_the_next_step() -> None:
     script = "import sys; print('half done'); sys.exit('no space')"
     with pytest.raises(LabError) as failure:
