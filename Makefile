@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := python3 tests/lab/lab.py
-PYTHON_SOURCES := plugins examples tests molecule
+PYTHON_SOURCES := plugins examples tests molecule bench
 SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
 # uv reads neither pip's settings nor the system's certificates by itself.
@@ -18,7 +18,7 @@ UPSTREAM := upstream
 SERVING_VARIABLES := -e @tests/lab/upstream.yml
 endif
 
-.PHONY: help serve status test lint unit molecule e2e packages lab models build lock clean
+.PHONY: help serve status test lint unit molecule e2e bench packages lab models build lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,6 +45,7 @@ lint: .venv/installed ## Run the linters and type checkers
 	mypy examples/mnist
 	mypy tests/lab/*.py
 	cd tests/lab && mypy -p model_server
+	mypy -p bench
 
 unit: .venv/installed ## Run the unit tests: plugins, lab, lab model server, examples
 	pytest tests/unit
@@ -59,6 +60,11 @@ molecule: lab-packages models ## Run every molecule scenario on fresh lab hosts,
 
 e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
 	pytest tests/e2e
+
+bench: lab-packages models ## Compare the sync with rsync, synchronize and copy; CASES="first next" and REPEAT=5 choose
+	$(LAB) up --name bench --model-hosts 8
+	python -m bench $(CASES) $(if $(REPEAT),--repeat $(REPEAT))
+	$(if $(CASES),,$(LAB) down --name bench)
 
 packages: lab-packages .venv/installed ## Install what the lab needs: OS packages when root, and .venv
 
@@ -81,6 +87,7 @@ lock: .venv/installed ## Lock the Python packages again, at their newest version
 	  --override requirements/overrides.txt --custom-compile-command 'make lock' "$$@"; }
 	compile requirements/dev.in -o requirements/dev.txt
 	compile requirements/lab-runtime.in --constraint requirements/dev.txt -o requirements/lab-runtime.txt
+	compile requirements/lab-infra.in -o requirements/lab-infra.txt
 
 clean: ## Remove the lab, the example models, .venv and all caches
 	if [ -d .lab ]; then $(LAB) clean; fi

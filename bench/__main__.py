@@ -1,0 +1,93 @@
+"""Measure the cases and print a table of each; with all cases, write docs/benchmarks.md and its figure too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from bench import cases, contenders, figure, hosts, machine, report
+from bench.cases import Case
+from bench.hosts import BenchError
+from bench.measure import Run, measure, prepare
+from bench.report import CaseReport
+from bench.summary import summarize
+
+MODELS = hosts.STATE / "models"
+DOCUMENT, FIGURE = Path("docs/benchmarks.md"), Path("docs/benchmarks.png")
+
+
+class Progress:
+    """Lines with the minutes and seconds since the start."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
+        print(f"{minutes:2d}:{seconds:02d}  {text}", flush=True)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("cases", nargs="*", help=f"some of {' '.join(cases.ALL)} (default: all)")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each contender (default: 3)")
+    options = parser.parse_args(argv)
+    if unknown := set(options.cases) - set(cases.ALL):
+        parser.error(f"no case {' '.join(sorted(unknown))}; there are {' '.join(cases.ALL)}")
+    return options
+
+
+def run_case(case: Case, repeat: int, interface: str, progress: Progress) -> CaseReport:
+    """Let the contenders take turns."""
+    runs: dict[str, list[Run]] = {entry.label: [] for entry in case.entries}
+    with hosts.narrow_link(interface) if case.narrow else nullcontext():
+        for number in range(1, repeat + 1):
+            for entry in case.entries:
+                if number <= entry.most_repeats:
+                    prepare(entry.contender, entry.job)
+                    run = measure(entry.contender, entry.job, interface)
+                    runs[entry.label].append(run)
+                    progress.say(f"{case.slug:8} {number}/{repeat}  {entry.label:36} {run_line(run)}")
+    rows = {label: summarize(each) for label, each in runs.items()}
+    return CaseReport(case.title, case.text, rows, case.targets(rows))
+
+
+def run_line(run: Run) -> str:
+    megabytes = report.megabytes
+    return (
+        f"{run.wall_seconds:7.2f} s  CPU {run.cpu_seconds:6.2f} s  sent {megabytes(run.sent_bytes):>6} MB  "
+        f"disk {megabytes(run.disk_bytes):>6} MB  opened {run.opened_files}"
+    )
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    progress = Progress()
+    reports = []
+    try:
+        progress.say("preparing the hosts")
+        hosts.prepare(hosts.HOSTS)
+        contenders.install_synchronize()
+        interface = hosts.bridge()
+        hosts.widen_link(interface)
+        for name in options.cases or cases.ALL:
+            progress.say(f"{name}: making its models")
+            case = cases.ALL[name](MODELS)
+            one = run_case(case, options.repeat, interface, progress)
+            print(f"\n{one.title}\n{report.case_text(one, cases.BY_HAND.name)}", flush=True)
+            reports.append(one)
+        if not options.cases:
+            DOCUMENT.write_text(report.document(reports, machine.describe(), cases.BY_HAND.name))
+            figure.draw(reports, cases.OURS.name, FIGURE)
+            progress.say(f"wrote {DOCUMENT} and {FIGURE}")
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

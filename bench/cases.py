@@ -1,0 +1,178 @@
+"""The cases: what each contender has to do, and what the role promises there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import models
+from bench.contenders import ByHand, Contender, Copy, Job, Ours, Ping, Streams, Synchronize
+from bench.hosts import HOSTS, ONE_HOST, offer
+from bench.summary import Summary, Target
+
+BY_HAND, SYNCHRONIZE, COPY, OURS, PING, STREAMS = ByHand(), Synchronize(), Copy(), Ours(), Ping(), Streams()
+OURS_ON_ONE_HOST = f"{OURS.name}, one host"
+MB = 1_000_000
+
+Results = Mapping[str, Summary]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a case's table."""
+
+    label: str
+    contender: Contender
+    job: Job
+    most_repeats: int = 1000
+
+
+@dataclass(frozen=True)
+class Case:
+    slug: str
+    title: str
+    text: str
+    entries: tuple[Entry, ...]
+    targets: Callable[[Results], list[Target]]
+    narrow: bool = False  # whether the controller's link is narrowed
+
+
+def entries(job: Job, *contenders: Contender) -> tuple[Entry, ...]:
+    """One row each. copy takes long, so it runs once."""
+    return tuple(Entry(one.name, one, job, 1 if one is COPY else 1000) for one in contenders)
+
+
+def first(root: Path) -> Case:
+    job = Job("big", models.make(root, "big"), (1,), ONE_HOST)
+
+    def targets(results: Results) -> list[Target]:
+        ours, by_hand, synchronize = (results[one.name].wall_seconds for one in (OURS, BY_HAND, SYNCHRONIZE))
+        return [
+            Target("wall time, in times of rsync by hand", ours / by_hand, 1.25),
+            Target("wall time, in times of synchronize", ours / synchronize, 1.0),
+        ]
+
+    text = "One version, nearly all of it one shard, to a host that has none."
+    return Case("first", "First version, 1 GiB", text, entries(job, BY_HAND, SYNCHRONIZE, COPY, OURS), targets)
+
+
+def following(root: Path) -> Case:
+    job = Job("big", models.make(root, "big"), (1, 2), ONE_HOST, present=(1,))
+
+    def targets(results: Results) -> list[Target]:
+        ours, by_hand, synchronize = (results[one.name].wall_seconds for one in (OURS, BY_HAND, SYNCHRONIZE))
+        return [
+            Target("bytes sent, in % of the version", 100 * results[OURS.name].sent_bytes / models.BIG_BYTES, 6),
+            Target("wall time, in times of rsync --copy-dest by hand", ours / by_hand, 1.25),
+            Target("wall time, in times of synchronize", ours / synchronize, 1 / 1.5),
+        ]
+
+    text = (
+        "The host has version 1. Version 2 has the same 1 GiB shard with three ranges changed, 5 % of its bytes in all."
+    )
+    return Case("next", "Next version, 5 % changed", text, entries(job, BY_HAND, SYNCHRONIZE, COPY, OURS), targets)
+
+
+def shared(root: Path) -> Case:
+    job = Job("shared", models.make(root, "shared"), (1, 2), ONE_HOST, present=(1,))
+    same = models.SHARED_FILES * models.SHARED_FILE_BYTES
+    changed = models.SHARED_SHARD_BYTES
+    new = changed - (models.EXPORT / models.SHARD).stat().st_size  # all but the export that both shards begin with
+
+    def targets(results: Results) -> list[Target]:
+        ours = results[OURS.name]
+        return [
+            Target(
+                "bytes sent beyond the changed ones, in % of the shared ones", 100 * (ours.sent_bytes - new) / same, 0.2
+            ),
+            Target("disk blocks for shared files, in % of them", 100 * (ours.disk_bytes - changed) / same, 0.1),
+        ]
+
+    text = (
+        f"The host has version 1. Version 2 has a new {changed // models.MIB} MiB shard, and "
+        f"{models.SHARED_FILES} files of {models.SHARED_FILE_BYTES // models.MIB} MiB with the same content and new "
+        "times, as an export writes them."
+    )
+    return Case(
+        "shared", "Next version that shares whole files", text, entries(job, BY_HAND, SYNCHRONIZE, COPY, OURS), targets
+    )
+
+
+def nothing(root: Path) -> Case:
+    versions = tuple(range(1, models.MANY_VERSIONS + 1))
+    job = Job("many", models.make(root, "many"), versions, ONE_HOST, present=versions)
+
+    def targets(results: Results) -> list[Target]:
+        ours = results[OURS.name]
+        return [
+            Target("wall time, in times of ansible -m ping", ours.wall_seconds / results[PING.name].wall_seconds, 2),
+            Target("files of the versions opened, on both sides", ours.opened_files, 0),
+        ]
+
+    text = f"The host has all {models.MANY_VERSIONS} versions of {models.MANY_BYTES // models.MIB} MiB each."
+    rows = entries(job, PING, BY_HAND, SYNCHRONIZE, COPY, OURS)
+    return Case("nothing", "Nothing to do, 20 versions of 200 MiB", text, rows, targets)
+
+
+def small(root: Path) -> Case:
+    job = Job("small", models.make(root, "small"), (1,), ONE_HOST)
+    sample = Job("small-sample", models.make(root, "small-sample"), (1,), ONE_HOST)
+
+    def targets(results: Results) -> list[Target]:
+        return [
+            Target(
+                "wall time, in times of rsync by hand",
+                results[OURS.name].wall_seconds / results[BY_HAND.name].wall_seconds,
+                1.5,
+            )
+        ]
+
+    text = (
+        f"One version with {models.SMALL_FILES:,} files of {models.SMALL_FILE_BYTES // models.KIB} KiB. "
+        f"copy gets {models.SMALL_SAMPLE} of them, as it takes its time for each."
+    )
+    rows = (
+        *entries(job, BY_HAND, SYNCHRONIZE),
+        Entry(f"{COPY.name}, {models.SMALL_SAMPLE} files", COPY, sample, 1),
+        *entries(job, OURS),
+    )
+    return Case("small", "5,000 small files", text, rows, targets)
+
+
+def push(root: Path) -> Case:
+    job = Job("fleet", models.make(root, "fleet"), (1,), HOSTS)
+    alone = Job("fleet", models.make(root, "fleet"), (1,), ONE_HOST)
+
+    def targets(results: Results) -> list[Target]:
+        slower = max(results[STREAMS.name].wall_seconds, results[OURS_ON_ONE_HOST].wall_seconds)
+        what = "wall time, in times of the slower of the link and one host"
+        return [Target(what, results[OURS.name].wall_seconds / slower, 1.25)]
+
+    text = (
+        f"{models.FLEET_BYTES // models.MIB} MiB to each of 8 hosts at the same time. The controller's link is "
+        "narrowed to 1 Gbit/s. What it carries is measured by 8 ssh streams of the same bytes into nothing."
+    )
+    rows = (
+        *entries(job, STREAMS, BY_HAND, SYNCHRONIZE, COPY, OURS),
+        Entry(OURS_ON_ONE_HOST, OURS, alone),
+    )
+    return Case("push", "8 hosts, push", text, rows, targets, narrow=True)
+
+
+def pull(root: Path) -> Case:
+    source = models.make(root, "fleet")
+
+    def targets(results: Results) -> list[Target]:
+        return [Target("MB sent by the controller in all", results[OURS.name].sent_bytes / MB, 1)]
+
+    archive = models.archive(source / "1")
+    pulled = {"source": f"{offer(archive)}/fleet-{{version}}.tar", "digests": {1: models.file_sha256(archive)}}
+    job = Job("fleet", source, (1,), HOSTS, pull=pulled)
+    text = "The same version, which each host fetches from a web server by itself, a plain tar over https."
+    return Case("pull", "8 hosts, pull", text, entries(job, PING, OURS), targets, narrow=True)
+
+
+ALL: dict[str, Callable[[Path], Case]] = {
+    "first": first, "next": following, "shared": shared, "nothing": nothing, "small": small, "push": push, "pull": pull
+}  # fmt: skip
