@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
     signature_lines,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
 COLLECTION = "modelops.tensorflow_serving"
-NOBODY = 65534  # Debian's user id
 BASE_PATH_MODE = "0751"
 
 # How a host fetches; handed on to the module saved_model_fetch as it is.
@@ -95,6 +96,7 @@ class ActionModule(ActionBase):
             models = read_catalog(self._args["catalog"], self._args["keep"])
             if any(model.sources for model in models):
                 Transport.check(self._connection)
+            self._check_credentials(models)
             names = [model.name for model in models]
             host = self._call("saved_model_versions_info", base_path=self._args["base_path"], models=names)
             # Models of which a version is there that a new one may share files with.
@@ -115,6 +117,22 @@ class ActionModule(ActionBase):
             result["diff"] = [self._versions_diff(host["models"], published)]
             result["diff"] += self._signatures_diffs(host["models"], published)
         return result
+
+    def _check_credentials(self, models: list[Model]) -> None:
+        """Raise CatalogError where one server's password would be shown to another."""
+        servers = {
+            pull.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+            for model in models
+            for pull in model.pulls.values()
+            if not pull.url.startswith("s3://")
+        }
+        if self._args["url_password"] and len(servers) > 1:
+            raise CatalogError(
+                [
+                    f"tfserving_models_url_password would be shown to {' and '.join(sorted(servers))}; fetch from one "
+                    "of them only, or from servers that ask for none"
+                ]
+            )
 
     def _plan(self, models: list[Model], present: dict[str, Any]) -> list[Transfer]:
         """Return what the host lacks. Raises CatalogError for what must not be published.
@@ -163,7 +181,7 @@ class ActionModule(ActionBase):
             published, found = facts["digest"], tree_digest(digested(model.sources[version], files))
         else:
             source, found = "digests of the catalogue", model.pulls[version].digest
-            # A version that came from the controller has no digest of an archive to compare.
+            # A version that came in another way has no digest of an archive to compare.
             published = (facts["source_digest"] or found) if model.pulls[version].is_archive else facts["digest"]
         if published != found:
             raise SavedModelError(
@@ -204,6 +222,8 @@ class ActionModule(ActionBase):
             # Which files a published version has already is told by digests only. Without such a version they can wait.
             is_known = transfer.model.name in self._known
             staged = self._stage([transfer])[0]
+            if staged["is_published"]:
+                return self._describe(transfer)
             self._send(transfer, staged, staged["basis"] if is_known else None)
             answer = self._settle(transfer, digests)
             if answer["broken"]:
@@ -239,10 +259,10 @@ class ActionModule(ActionBase):
         """Let the host fetch a version, and once more where the whole is not what the catalogue says it is."""
         pull = transfer.model.pulls[transfer.version]
         staged = self._stage([transfer])[0]
+        if staged["is_published"]:
+            return self._describe(transfer)
         for _ in range(2):
-            with Transport(self._connection).watching(
-                f"{staged['staging']}.progress", self._progress(transfer, None).at
-            ):
+            with self._watching(transfer, f"{staged['staging']}.progress"):
                 self._call(
                     "saved_model_fetch",
                     url=pull.url,
@@ -255,7 +275,7 @@ class ActionModule(ActionBase):
             answer = self._call(
                 "saved_model_version",
                 digest=None if pull.is_archive else pull.digest,
-                source_digest=pull.digest,
+                source_digest=pull.digest if pull.is_archive else None,
                 signatures=transfer.model.contract,
                 **self._where(transfer),
             )
@@ -296,10 +316,10 @@ class ActionModule(ActionBase):
         return digested(transfer.source, transfer.files) if transfer.model.name in self._known else transfer.files
 
     def _uid(self, transfer: Transfer) -> int:
-        """Return who fills the staging directory: who logs in; for what the host fetches nobody (rsync) or root."""
+        """Return who fills the staging directory: who logs in, or for what the host fetches FETCH_UID or root."""
         if not transfer.pull:
             return self._login_uid
-        return NOBODY if transfer.pull.url.startswith("rsync://") else 0
+        return FETCH_UID if transfer.pull.url.startswith("rsync://") else 0
 
     def _find_login_uid(self) -> int:
         """Return the user id that rsync will log in with, whatever ssh's own configuration says."""
@@ -317,11 +337,20 @@ class ActionModule(ActionBase):
 
     def _progress(self, transfer: Transfer, total: int | None) -> Progress:
         def say(text: str) -> None:
-            if IS_INTERACTIVE or self._display.verbosity:
+            if self._is_watched:
                 self._display.display(text)
 
         host = self._task_vars.get("inventory_hostname", "")
         return Progress(f"{host}: {transfer.model.name}/{transfer.version}", total, say)
+
+    def _watching(self, transfer: Transfer, progress_file: str) -> AbstractContextManager[None]:
+        if not self._is_watched:
+            return nullcontext()
+        return Transport(self._connection).watching(progress_file, self._progress(transfer, None).at)
+
+    @property
+    def _is_watched(self) -> bool:
+        return IS_INTERACTIVE or bool(self._display.verbosity)
 
     def _is_base_path_right(self, facts: dict[str, str]) -> bool:
         return facts == {"owner": "root", "group": self._args["group"], "mode": BASE_PATH_MODE}

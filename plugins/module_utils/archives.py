@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO, Callable, Iterator, NoReturn, cast
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import (
     MAX_ENTRIES,
-    as_nobody,
+    as_stranger,
     relative_path,
     require_program,
 )
@@ -187,7 +187,7 @@ def _unpacked(packed: BinaryIO, name: str) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _zstd(packed: BinaryIO) -> Iterator[IO[bytes]]:
     require_program("zstd")
-    command = [*as_nobody(), "zstd", "--decompress", "--stdout", "--quiet", f"--memory={ZSTD_MEMORY_MIB}MiB", "-"]
+    command = [*as_stranger(), "zstd", "--decompress", "--stdout", "--quiet", f"--memory={ZSTD_MEMORY_MIB}MiB", "-"]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(command, stdin=packed, stdout=subprocess.PIPE, stderr=complaints)  # noqa: S603
         stream = cast(IO[bytes], process.stdout)

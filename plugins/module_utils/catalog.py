@@ -162,7 +162,7 @@ def _read_pulls(entry: dict[str, Any]) -> dict[int, Pull]:
         raise ValueError(f"source {source} has to hold {{version}}, and to end with one of {' '.join(ARCHIVES)}")
     digests = {str(version): str(digest).lower() for version, digest in (entry.get("digests") or {}).items()}
     what = "archive" if url.scheme in ("http", "https") else "version, as the module saved_model_info prints it"
-    versions = sorted(set(entry.get("versions") or []))
+    versions = sorted({_version(number) for number in entry.get("versions") or []})
     if not versions:
         raise ValueError("versions is missing or empty: it says which versions the hosts fetch")
     for version in versions:
@@ -170,6 +170,13 @@ def _read_pulls(entry: dict[str, Any]) -> dict[int, Pull]:
             raise ValueError(f"digests needs the sha256 (64 hex digits) of version {version}: that of the {what}")
     template = source if "{version}" in source else f"{source.rstrip('/')}/{{version}}"
     return {version: Pull(template.replace("{version}", str(version)), digests[str(version)]) for version in versions}
+
+
+def _version(number: int) -> int:
+    """Return a version that the server can read from a directory's name. Raises ValueError for another one."""
+    if parse_version(str(number)) is None:
+        raise ValueError(f"versions lists {number}, which is no version number")
+    return number
 
 
 def read_keep(keep: int | None, default: int | None) -> int | None:
@@ -207,7 +214,7 @@ def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
     if (source / "saved_model.pb").exists():
         if not wanted or len(wanted) != 1:
             raise ValueError(f"{source} is one SavedModel; say which version it is, such as versions: [1]")
-        return {wanted[0]: source}
+        return {_version(wanted[0]): source}
     sources = source_versions(source)
     if wanted is None:
         return sources

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import stat
 import subprocess
@@ -18,13 +17,20 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetchi
     Progress,
     Received,
     Request,
-    as_nobody,
+    as_stranger,
     relative_path,
     require_program,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import proxy_for, without_password
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import check_room
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    FETCH_UID,
+    give,
+    keep_own_files,
+    own,
+    walk,
+)
 
 # Regular files and directories; modes as the staging directory has them, whatever the server says.
 OPTIONS = (
@@ -43,7 +49,7 @@ def fetch_rsync(request: Request, progress: Progress, lock: int, *, is_suspect: 
     """
     require_program("rsync")
     _hand_over(request.staging)
-    there = [path.lstat() for path in _entries(request.staging)]
+    there = [path.lstat() for path in walk(request.staging)]
     there_bytes = sum(status.st_size for status in there if stat.S_ISREG(status.st_mode))
     options = ["--checksum"] if is_suspect else []
     if request.basis and request.basis.is_dir():
@@ -71,31 +77,17 @@ def fetch_rsync(request: Request, progress: Progress, lock: int, *, is_suspect: 
 
 
 def _hand_over(staging: Path) -> None:
-    """Give the staging directory to nobody, who runs rsync.
-
-    What has other names as well, such as a published file, is removed: neither owner nor content of that may change.
-    So are links, which lead elsewhere.
-    """
-    nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    for path in [staging, *_entries(staging)]:
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode) and (status.st_nlink > 1 or not stat.S_ISREG(status.st_mode)):
-            path.unlink()
-        elif nobody and status.st_uid != nobody.pw_uid:
-            os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
-
-
-def _entries(directory: Path) -> Iterator[Path]:
-    """Yield all that is below directory; links are not followed."""
-    for folder, folders, names in os.walk(directory):
-        for name in folders + names:
-            yield Path(folder, name)
+    """Give the staging directory to the user who runs rsync, less links and published files."""
+    if os.geteuid() == 0:
+        own(staging, -1)
+        keep_own_files(staging)
+        give(staging, FETCH_UID)
 
 
 def _run(request: Request, options: list[str], lock: int, report: Callable[[str], None]) -> dict[str, int]:
     """Run rsync and return its statistics: {name: count}."""
     timeouts = [f"--timeout={request.timeout_seconds}", f"--contimeout={request.timeout_seconds}"]
-    command = [*as_nobody(), "rsync", *OPTIONS, *timeouts, *options, "--", _address(request), f"{request.staging}/"]
+    command = [*as_stranger(), "rsync", *OPTIONS, *timeouts, *options, "--", _address(request), f"{request.staging}/"]
     counts = {}
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(  # noqa: S603

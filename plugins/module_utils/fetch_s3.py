@@ -202,10 +202,13 @@ class Download:
         while not self._stopped and part.stat().st_size < item.size:
             try:
                 self._receive(part, item)
-            except BotoCoreError:
-                # A connection that was cut is taken up again, but not for nothing.
-                if part.stat().st_size <= before:
-                    raise
+            except BotoCoreError as error:
+                trouble: object = error
+            else:
+                trouble = "the store sends nothing more"
+            # A connection that was cut is taken up again, but not for nothing.
+            if not self._stopped and part.stat().st_size <= before:
+                raise SavedModelError(f"cannot get {item.key}: {trouble}")
             before = part.stat().st_size
         if self._stopped:
             return
@@ -224,6 +227,9 @@ class Download:
         body = answer["Body"]
         with part.open("ab") as file:
             for chunk in iter(lambda: body.read(CHUNK_BYTES), b""):
+                there += len(chunk)
+                if there > item.size:
+                    raise SavedModelError(f"{item.key} is longer than the store says")
                 file.write(chunk)
                 with self._lock:
                     self._received += len(chunk)

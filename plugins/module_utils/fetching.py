@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import shutil
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Iterable
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
 
 MAX_ENTRIES = 100_000  # files and directories of one version
 PROGRESS_SECONDS = 1.0
@@ -135,15 +135,14 @@ def write_json(path: Path, content: Any) -> None:
     new.replace(path)
 
 
-def as_nobody() -> list[str]:
+def as_stranger() -> list[str]:
     """Return what to put before a command that reads what strangers sent, so that it can change nothing else.
 
-    It ends with this process. For others than root it is nothing: they cannot become nobody.
+    It ends with this process. For others than root it is nothing: they cannot become somebody else.
     """
     if os.geteuid() != 0:
         return []
-    nobody = pwd.getpwnam("nobody")
-    identity = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--no-new-privs"]
+    identity = [f"--reuid={FETCH_UID}", f"--regid={FETCH_UID}", "--clear-groups", "--no-new-privs"]
     return ["setpriv", *identity, "--pdeathsig=KILL", "--"]
 
 

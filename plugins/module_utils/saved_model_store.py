@@ -8,11 +8,15 @@ is filled beside its place under a name with a dot, checked there, and comes and
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import signal
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
@@ -36,7 +40,12 @@ DIRECTORY_MODE = 0o750
 FILE_MODE = 0o644
 STAGING_MODE = 0o700
 
+# Who receives by rsync on a host: a user id that Debian reserves and nobody has, so that no process of others can touch
+# what it owns.
+FETCH_UID = 65533
+
 BLOCK_BYTES = 4096
+STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,23 @@ class ModelStore:
     def removed(self, version: int) -> Path:
         """The version on its way out."""
         return self.path / f".removed-{version}"
+
+    @contextmanager
+    def alone(self, version: int | None = None) -> Iterator[None]:
+        """Wait for a module of another run that is at work on a version, as a killed run may have left one.
+
+        One that fetches holds the staging directory. Raises OSError where the model's directory is missing.
+        """
+        locks: list[int] = []
+        try:
+            for path in (self.path, *([] if version is None else [self.staging(version)])):
+                if path == self.path or path.is_dir():
+                    locks.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
+                    fcntl.flock(locks[-1], fcntl.LOCK_EX)
+            yield
+        finally:
+            for lock in locks:
+                os.close(lock)
 
     def published(self) -> dict[int, str]:
         """Return {version: directory name} as the server sees them, whoever put them there."""
@@ -103,7 +129,8 @@ def plan_staging(store: ModelStore, version: int, files: Files) -> Staging:
     interrupted transfer left counts as there.
     """
     there = {facts["sha256"] for manifest in store.manifests().values() for facts in manifest["files"].values()}
-    names = [name for name, facts in files.items() if facts.get("sha256") not in there]
+    # Empty files are not shared: a file has a limited number of hard links.
+    names = [name for name, facts in files.items() if not facts["size"] or facts.get("sha256") not in there]
     staging = store.staging(version)
     needed = 0
     for name in names:
@@ -125,9 +152,7 @@ def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, gr
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         staging.unlink()
     staging.mkdir(mode=STAGING_MODE, exist_ok=True)
-    # Root's while it is looked through, so that nobody changes it meanwhile.
-    os.chown(staging, 0, 0)
-    staging.chmod(STAGING_MODE)
+    own(staging, -1)
     _keep_only(staging, names)
     basis.mkdir(mode=STAGING_MODE)
     older = _version_before(store, version)
@@ -135,16 +160,17 @@ def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, gr
         _link_basis(older, basis, names)
         for name in names or []:
             _fill_up(staging / name, basis / name)
-    for entry in (*(path for path in walk(basis) if path.is_dir()), basis, *walk(staging), staging):
-        os.chown(entry, uid, -1, follow_symlinks=False)
+    for folder in reversed([basis, *(path for path in walk(basis) if path.is_dir())]):
+        os.chown(folder, uid, -1)
+    give(staging, uid)
 
 
 def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
     """Check a filled staging directory against files and let it appear as its version; extra goes to its manifest.
 
     Files that are missing are hard links to those of published versions with the same sha256. Returns the names of
-    files whose sha256 is not what it should be: they are deleted, nothing is published, and they have to be sent again.
-    Raises SavedModelError when the staging directory has other files.
+    files that are missing all the same or whose sha256 is not what it should be: these are deleted, nothing is
+    published, and they have to be sent again. Raises SavedModelError when the staging directory has other files.
     """
     staging, published = store.staging(version), store.version(version)
     if version in store.published():
@@ -152,24 +178,21 @@ def publish(store: ModelStore, version: int, files: Files, group_id: int, extra:
     own(staging, group_id)
     _link_shared(store, staging, files)
     arrived = list_files(staging)
-    if set(arrived) != set(files):
-        different = sorted(set(arrived) ^ set(files))
-        raise SavedModelError(f"{staging} has not the files that were sent: {', '.join(different[:5])}")
-    for entry in walk(staging):
-        if entry.is_dir():
-            os.chown(entry, 0, group_id)
-            entry.chmod(DIRECTORY_MODE)
+    if set(arrived) - set(files):
+        others = sorted(set(arrived) - set(files))
+        raise SavedModelError(f"{staging} has files that were not sent: {', '.join(others[:5])}")
+    missing = sorted(set(files) - set(arrived))
+    if missing:
+        return missing
     broken = _check_and_sync(staging, files)
     for name in broken:
         (staging / name).unlink()
     if broken:
         return broken
-    for entry in walk(staging):
-        if entry.is_dir():
-            sync(entry)
-    os.chown(staging, 0, group_id)
-    staging.chmod(DIRECTORY_MODE)
-    sync(staging)
+    for folder in reversed([staging, *(path for path in walk(staging) if path.is_dir())]):
+        os.chown(folder, 0, group_id)
+        folder.chmod(DIRECTORY_MODE)
+        sync(folder)
     _write_manifest(store.manifest(version), files, extra)
     os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
     sync(store.path)
@@ -189,18 +212,79 @@ def remove(store: ModelStore, version: int) -> None:
 
 
 def own(staging: Path, group_id: int) -> None:
-    """Make a staging directory root's, from the top down: whoever filled it cannot reach it any more."""
+    """Make a staging directory root's, so that whoever filled it cannot reach anything in it any more.
+
+    A group_id of -1 leaves the group, as what is a published version's file too must not change.
+    From the top down: a directory is closed before anything is done to what it holds. Raises SavedModelError where
+    somebody goes on writing to a file that is open already, which rights do not stop.
+    """
     os.chown(staging, 0, 0)
     staging.chmod(STAGING_MODE)
     for entry in walk(staging):
         os.chown(entry, 0, group_id, follow_symlinks=False)
+        if stat.S_ISDIR(entry.lstat().st_mode):
+            entry.chmod(STAGING_MODE)
+    _stop_writers(staging)
+
+
+def give(staging: Path, uid: int) -> None:
+    """Give a staging directory that is root's to the user who fills it: from the bottom up, the reverse of own."""
+    for entry in reversed([staging, *walk(staging)]):
+        os.chown(entry, uid, -1, follow_symlinks=False)
+
+
+def keep_own_files(staging: Path) -> None:
+    """Remove from a staging directory that is root's what may not be given away: links, and files of others too."""
+    _keep_only(staging, None)
+
+
+def _stop_writers(staging: Path) -> None:
+    """Kill what another run has left writing to a staging directory: it would go on in the published version.
+
+    A rights change does not reach a file that is open already. Raises SavedModelError for a writer that is not rsync.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    writers = _writers(f"{staging.resolve()}/")
+    while writers and time.monotonic() < deadline:
+        for number, name in writers.items():
+            if name == "rsync":
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+        time.sleep(0.05)
+        writers = _writers(f"{staging.resolve()}/")
+    if writers:
+        told = ", ".join(f"{number} ({name})" for number, name in writers.items())
+        raise SavedModelError(f"{staging} is being written to by process {told}; end it and play again")
+
+
+def _writers(place: str) -> dict[int, str]:
+    """Return {number: name} of the processes that have a file in a directory open for writing, or are rsync in there."""
+    writers = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            name = (process / "comm").read_text().strip()
+            is_there = name == "rsync" and f"{os.readlink(process / 'cwd')}/".startswith(place)  # noqa: PTH115
+            if is_there or any(_is_writing(process, one, place) for one in (process / "fd").iterdir()):
+                writers[int(process.name)] = name
+    writers.pop(os.getpid(), None)
+    return writers
+
+
+def _is_writing(process: Path, descriptor: Path, place: str) -> bool:
+    if not os.readlink(descriptor).startswith(place):  # noqa: PTH115 - what it says is no path of a link
+        return False
+    facts = (process / "fdinfo" / descriptor.name).read_text().splitlines()
+    flags = next(int(line.split()[1], 8) for line in facts if line.startswith("flags:"))
+    return bool(flags & (os.O_WRONLY | os.O_RDWR))
 
 
 def make_directory(path: Path, group_id: int) -> None:
     """Make a base path or a model's directory what it should be."""
-    if not path.is_dir():
-        path.mkdir(parents=True)
-        sync(path.parent)
+    for folder in reversed([path, *path.parents]):
+        if not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(0o755)  # whatever umask Ansible runs with
+            sync(folder.parent)
     os.chown(path, 0, group_id)
     path.chmod(BASE_MODE)
 

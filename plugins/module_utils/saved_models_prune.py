@@ -197,11 +197,11 @@ class LinkCount:
 
 
 def delete_leftovers(plan: Plan) -> None:
-    """Delete what interrupted runs left. Raises OSError."""
+    """Delete what interrupted runs left, and what another run has not made use of meanwhile. Raises OSError."""
     for path in plan.leftovers:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        else:
+        elif os.path.lexists(path):
             path.unlink()
 
 

@@ -84,6 +84,7 @@ signatures:
 
 import grp
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -111,8 +112,23 @@ def list_fetched(staging: Path, group_id: int) -> Files:
     return add_digests(staging, list_files(staging))
 
 
+def settle(params: dict[str, Any], store: ModelStore, group_id: int) -> dict[str, Any]:
+    """Publish what has arrived, and return the module's result. Raises OSError and SavedModelError."""
+    staging, files, signatures = store.staging(params["version"]), params["files"], params["signatures"]
+    if files is None:
+        files = list_fetched(staging, group_id)
+        if params["digest"] and tree_digest(files) != params["digest"]:
+            return {"changed": False, "broken": sorted(files), "digest": tree_digest(files)}
+        signatures = check_saved_model(staging, signatures).signatures
+    extra = {"source_digest": params["source_digest"], "signatures": signatures}
+    broken = publish(store, params["version"], files, group_id, extra)
+    facts = {"digest": tree_digest(files), "bytes": total_bytes(files), "signatures": signatures}
+    return {"changed": not broken, "broken": broken, **facts}
+
+
 def main() -> None:
     module = AnsibleModule(
+        no_log=True,  # the host's log would get the list of all files
         argument_spec={
             "path": {"type": "path", "required": True},
             "version": {"type": "int", "required": True},
@@ -123,27 +139,14 @@ def main() -> None:
             "signatures": {"type": "dict"},
         },
     )
-    params = module.params
-    store = ModelStore(Path(params["path"]))
+    store = ModelStore(Path(module.params["path"]))
     try:
-        group_id = grp.getgrnam(params["group"]).gr_gid
-        staging, files, signatures = store.staging(params["version"]), params["files"], params["signatures"]
-        if files is None:
-            files = list_fetched(staging, group_id)
-            if params["digest"] and tree_digest(files) != params["digest"]:
-                module.exit_json(changed=False, broken=sorted(files), digest=tree_digest(files))
-            signatures = check_saved_model(staging, signatures).signatures
-        extra = {"source_digest": params["source_digest"], "signatures": signatures}
-        broken = publish(store, params["version"], files, group_id, extra)
+        group_id = grp.getgrnam(module.params["group"]).gr_gid
+        with store.alone(module.params["version"]):
+            result = settle(module.params, store, group_id)
     except (OSError, KeyError, SavedModelError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=not broken,
-        broken=broken,
-        digest=tree_digest(files),
-        bytes=total_bytes(files),
-        signatures=signatures,
-    )
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

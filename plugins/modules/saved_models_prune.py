@@ -212,12 +212,14 @@ def prune(module: AnsibleModule, removed: list[dict[str, Any]]) -> dict[str, Any
         warn_of_others(module, plan, chosen[plan.model])
         if plan.is_purged and not plan.left_over(chosen[plan.model]):
             result["cleaned"].append(plan.model)
-        if not module.check_mode:
-            delete_leftovers(plan)
+        if not module.check_mode and plan.leftovers:
+            with plan.store.alone():
+                delete_leftovers(plan)
         # The oldest first: whenever this is stopped, the newer ones are there.
         for one, size in freed.items():
             if not module.check_mode:
-                remove(plan.store, one)
+                with plan.store.alone():
+                    remove(plan.store, one)
             removed.append({"model": plan.model, "version": one, "bytes": size})
         if not module.check_mode:
             delete_emptied_directory(plan)

@@ -21,6 +21,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
 
+def _write(memory: Path, answer: Any) -> None:
+    """Write all of an answer or nothing: the process that finds it out may be killed."""
+    new = memory.with_suffix(".new")
+    new.write_text(json.dumps(answer))
+    new.replace(memory)
+
+
 def digested(source: Path, files: Files) -> Files:
     """Return files with the sha256 of each. Raises SavedModelError where the source is written to meanwhile."""
     with remembered("digests", f"{source.absolute()} {tree_stamp(files)}") as memory:
@@ -28,7 +35,7 @@ def digested(source: Path, files: Files) -> Files:
             answer = add_digests(source, files)
             if tree_stamp(list_files(source)) != tree_stamp(files):
                 raise SavedModelError(f"{source} was written to while it was read; play again when it is complete")
-            memory.write_text(json.dumps(answer))
+            _write(memory, answer)
         found: Files = json.loads(memory.read_text())
         return found
 
@@ -43,7 +50,7 @@ def signatures_of(source: Path, files: Files, contract: dict[str, Any] | None) -
                 answer["signatures"] = check_saved_model(source, contract).signatures
             except SavedModelError as error:
                 answer["error"] = str(error)
-            memory.write_text(json.dumps(answer))
+            _write(memory, answer)
         found = json.loads(memory.read_text())
     if "error" in found:
         raise SavedModelError(found["error"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from ansible.errors import AnsibleActionFail
+from ansible.utils.path import unfrackpath
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
 
 CONNECTIONS = ("ssh", "local")
+RSYNC_VERSION = (3, 1)
 RSYNC_TIMEOUT_SECONDS = 60  # without a byte
 RSYNC_NOT_FOUND = 127  # the remote shell's exit status
 SSH_FAILED = 255
@@ -76,6 +79,14 @@ class Transport:
             )
         if not shutil.which("rsync"):
             raise AnsibleActionFail("rsync is missing on the controller: apt install rsync")
+        answer = subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=False)  # noqa: S607
+        found = re.match(r"rsync +version v?(\d+)\.(\d+)", answer.stdout)
+        if not found or (int(found[1]), int(found[2])) < RSYNC_VERSION:
+            raise AnsibleActionFail(
+                f"rsync on the controller says {answer.stdout.partition(chr(10))[0]!r}; version "
+                f"{'.'.join(map(str, RSYNC_VERSION))} of the rsync of Samba is needed, or newer (on macOS: brew install "
+                "rsync)"
+            )
 
     def send(
         self, source: Path, names: list[str], size: int, staging: str, basis: str | None, tell: Callable[[int], None]
@@ -87,18 +98,12 @@ class Transport:
         AnsibleActionFail.
         """
         command = ["rsync", "--archive", "--no-owner", "--no-group", "--chmod=D0700,F0600", "--omit-dir-times"]
-        command += [
-            "--inplace",
-            "--modify-window=-1",
-            "--from0",
-            "--files-from=-",
-            "--info=progress2",
-            "--no-human-readable",
-        ]
-        command += [f"--timeout={RSYNC_TIMEOUT_SECONDS}", *([f"--copy-dest={basis}"] if basis else [])]
+        command += ["--inplace", "--modify-window=-1", "--protect-args", "--from0", "--files-from=-"]
+        command += ["--info=progress2", "--no-human-readable", f"--timeout={RSYNC_TIMEOUT_SECONDS}"]
+        command += [f"--copy-dest={basis}"] if basis else []
         target = f"{'' if self._is_local else self._host(':')}{staging}/"
         for shell in self._shells(size):
-            code, reason = self._run([*command, *shell, f"{source}/", target], names, tell)
+            code, reason = self._run([*command, *shell, f"{source.absolute()}/", target], names, tell)
             if code != SSH_FAILED:
                 break
         if code == RSYNC_NOT_FOUND:
@@ -142,7 +147,8 @@ class Transport:
     def _run(command: list[str], names: list[str], tell: Callable[[int], None]) -> tuple[int, str]:
         """Run rsync for these names, and return its exit status and what it complains of."""
         with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as errors:
-            listing.write("\0".join(names).encode())
+            # A name that began with # or ; would be a comment.
+            listing.write("\0".join(f"./{name}" for name in names).encode())
             listing.seek(0)
             with subprocess.Popen(  # noqa: S603 - as above
                 command, stdin=listing, stdout=subprocess.PIPE, stderr=errors
@@ -161,18 +167,22 @@ class Transport:
         if self._connection.transport not in CONNECTIONS:
             yield
             return
-        command = ["cat", progress_file] if self._is_local else [*self._ssh(), self._host(), "cat", progress_file]
+        command = (
+            ["cat", progress_file]
+            if self._is_local
+            else [*self._ssh(), self._host(), "cat", shlex.quote(progress_file)]
+        )
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(PROGRESS_SECONDS):
-                answer = subprocess.run(  # noqa: S603 - as above
-                    command, stdin=subprocess.DEVNULL, capture_output=True, check=False
-                )
                 try:
+                    answer = subprocess.run(  # noqa: S603 - as above
+                        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PROGRESS_SECONDS
+                    )
                     progress = json.loads(answer.stdout)
                     tell(progress["bytes"], progress["total"], progress["what"])
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, subprocess.TimeoutExpired):
                     continue  # it has not begun, or is over
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -211,4 +221,8 @@ class Transport:
             command += ["-i", option("private_key_file")]
         for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
             command += [word for word in shlex.split(option(name) or "") if word != "-C"]
+        # Where the connection is that Ansible keeps open; known once it has run something.
+        control_path = getattr(self._connection, "control_path", None)
+        if control_path:
+            command += ["-o", f'ControlPath="{control_path % {"directory": unfrackpath(option("control_path_dir"))}}"']
         return command

@@ -157,6 +157,8 @@ def test_hosts_fetch_a_version_by_its_own_url(source: str, url: str, is_archive:
         ({"source": "https://me:secret@host/{version}.tar"}, "source has a password, which would be shown"),
         ({"versions": None}, "versions is missing or empty"),
         ({"versions": []}, "versions is missing or empty"),
+        ({"versions": [-1, 3]}, "versions lists -1, which is no version number"),
+        ({"versions": [2**63]}, "which is no version number"),
         ({"digests": None}, "digests needs the sha256 (64 hex digits) of version 3"),
         ({"digests": {3: "abc"}}, "digests needs the sha256 (64 hex digits) of version 3"),
         ({"digests": {2: DIGEST}}, "digests needs the sha256 (64 hex digits) of version 3"),

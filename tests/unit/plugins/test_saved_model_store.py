@@ -6,7 +6,12 @@ import grp
 import json
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,15 +244,41 @@ def test_version_is_published_after_the_corrupted_file_was_sent_again(
     assert tree(store.version(1)) == tree(source)
 
 
-@pytest.mark.parametrize("change", ["missing", "extra"])
-def test_missing_or_extra_file_is_refused(store: ModelStore, staged: Path, files: dict[str, Any], change: str) -> None:
-    if change == "missing":
-        (staged / "assets" / "words.txt").unlink()
-    else:
-        (staged / "assets" / "more.txt").touch()
-    with pytest.raises(SavedModelError, match=r"has not the files that were sent: assets/(words|more)\.txt"):
+def test_missing_file_is_named_as_one_to_be_sent_again(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+    (staged / "assets" / "words.txt").unlink()
+    assert publish(store, 1, files, GROUP, EXTRA) == ["assets/words.txt"]
+    assert store.published() == {}
+
+
+def test_extra_file_is_refused(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+    (staged / "assets" / "more.txt").touch()
+    with pytest.raises(SavedModelError, match="has files that were not sent: assets/more.txt"):
         publish(store, 1, files, GROUP, EXTRA)
     assert store.published() == {}
+
+
+def test_shared_file_that_a_published_version_has_lost_is_sent_again(store: ModelStore, source: Path) -> None:
+    files = publish_version(store, source, 1)
+    (store.version(1) / "saved_model.pb").unlink()
+    names = plan_staging(store, 2, files).names
+    stage(store, 2, names, LOGIN, GROUP)
+    assert publish(store, 2, files, GROUP, EXTRA) == ["saved_model.pb"]
+
+
+def test_who_filled_a_staging_directory_is_shut_out_of_all_of_it(store: ModelStore, staged: Path) -> None:
+    """Even a process that has its working directory in there can reach nothing any more."""
+    (staged / "assets").chmod(0o777)
+    saved_model_store.own(staged, GROUP)
+    for path in (staged, staged / "assets", staged / "variables"):
+        assert facts(path)[0::2] == (0, 0o700)
+
+
+def test_empty_files_are_not_linked(store: ModelStore, source: Path) -> None:
+    """A file may have some 65,000 names, and every empty one has the same sha256."""
+    (source / "assets" / "empty").touch()
+    publish_version(store, source, 1)
+    publish_version(store, source, 2)
+    assert not (store.version(1) / "assets" / "empty").samefile(store.version(2) / "assets" / "empty")
 
 
 def test_symlink_in_staging_is_refused(tmp_path: Path, store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
@@ -396,6 +427,7 @@ def test_modules_stage_and_publish(
         "staging": str(store.staging(1)),
         "basis": str(store.basis(1)),
         "names": sorted(files),
+        "is_published": False,
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.staging(1))
@@ -416,6 +448,84 @@ def test_modules_stage_and_publish(
     }
     assert found["base_path"] == {"owner": "root", "group": group, "mode": "0751"}
     assert found["free"]["bytes"] > 0
+
+
+HOLD = """
+import os, sys, time
+descriptor = os.open(sys.argv[1], os.O_WRONLY)
+print("open", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.fixture
+def writer(staged: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start a process of a name that has a staged file open for writing."""
+    started = []
+
+    def start(name: str) -> subprocess.Popen[str]:
+        program = tmp_path / name
+        shutil.copy2(Path(sys.executable).resolve(), program)
+        command = [program, "-S", "-c", HOLD, staged / "saved_model.pb"]
+        environment = {"PYTHONHOME": sys.base_prefix}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == "open\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_rsync_that_another_run_left_is_ended_before_the_files_are_read(
+    writer: Callable[[str], subprocess.Popen[str]], store: ModelStore, files: dict[str, Any]
+) -> None:
+    left = writer("rsync")
+    os.kill(left.pid, signal.SIGSTOP)
+    threading.Thread(target=left.wait, daemon=True).start()
+    assert publish(store, 1, files, GROUP, EXTRA) == []
+    assert left.returncode == -signal.SIGKILL
+
+
+def test_other_writer_keeps_a_version_from_being_published(
+    writer: Callable[[str], subprocess.Popen[str]],
+    store: ModelStore,
+    files: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(saved_model_store, "STOP_SECONDS", 0.2)
+    left = writer("editor")
+    with pytest.raises(SavedModelError, match=rf"is being written to by process {left.pid} \(editor\); end it"):
+        publish(store, 1, files, GROUP, EXTRA)
+    assert left.poll() is None
+    assert store.published() == {}
+
+
+def test_module_of_another_run_is_waited_for(
+    run_module: Callable[..., dict[str, Any]], store: ModelStore, staged: Path, files: dict[str, Any]
+) -> None:
+    """It is about to publish what the next run would transfer."""
+    base = {"base_path": str(store.path.parent), "group": grp.getgrgid(GROUP).gr_name}
+    wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "files": files}
+    is_held = threading.Event()
+
+    def publish_slowly() -> None:
+        with store.alone(1):
+            is_held.set()
+            time.sleep(0.3)
+            publish(store, 1, files, GROUP, EXTRA)
+
+    other = threading.Thread(target=publish_slowly)
+    other.start()
+    is_held.wait()
+    (answer,) = run_module(saved_model_staging, versions=[wanted], **base)["versions"]
+    other.join()
+    assert answer["is_published"]
+    assert facts(store.version(1)) == (0, GROUP, 0o750)
+    assert not store.staging(1).exists()
 
 
 @pytest.mark.parametrize("options", [{"check": True}, {"room_only": True}])
@@ -460,4 +570,4 @@ def test_modules_name_what_is_wrong(run_module: Callable[..., dict[str, Any]], s
     failed = run_module(saved_model_staging, group="no-such-group", **base)
     assert failed["msg"].startswith("group no-such-group does not exist")
     failed = run_module(saved_model_version, path=str(store.path), version=1, group="root", files={})
-    assert ".staging-1" in failed["msg"]
+    assert str(store.path) in failed["msg"]

@@ -55,7 +55,8 @@ def wrap_rsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     def wrap(script: str) -> None:
         (tmp_path / "bin").mkdir(exist_ok=True)
         wrapper = tmp_path / "bin" / "rsync"
-        wrapper.write_text(f"#!/bin/sh\nRSYNC={RSYNC}\nfor target; do :; done\n{script}\n")
+        first = f'#!/bin/sh\nRSYNC={RSYNC}\n[ "$*" = --version ] && exec "$RSYNC" --version\n'
+        wrapper.write_text(f"{first}for target; do :; done\n{script}\n")
         wrapper.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
 
@@ -300,7 +301,7 @@ def test_next_version_is_told_the_host_by_what_differs(
     wrap_rsync(f'tr "\\0" "\\n" > {log}; printf "%s" "$*" > {log}.arguments; exec "$RSYNC" "$@" < {log}.names')
     (tmp_path / "sent.names").write_text(WEIGHTS)
     publish(versions=[1, 2])
-    assert log.read_text() == WEIGHTS
+    assert log.read_text() == f"./{WEIGHTS}"
     assert f"--copy-dest={models}/MLP/.basis-2" in (tmp_path / "sent.arguments").read_text()
     assert tree(models / "MLP" / "2") == tree(source / "2")
     assert (models / "MLP/1/saved_model.pb").samefile(models / "MLP/2/saved_model.pb")
@@ -371,6 +372,22 @@ def test_version_that_hosts_fetch_is_told_without_a_size(publish: Callable[..., 
     assert result["published"] == [{"model": "MLP", "version": 1, "bytes": None}]
     assert result["diff"][0]["after"] == "MLP/1  size not known\n"
     assert list(models.iterdir()) == []
+
+
+def test_password_of_one_server_is_not_shown_to_another(publish: Callable[..., dict[str, Any]], action: Any) -> None:
+    other = {**FETCHED, "name": "other", "source": "rsync://elsewhere/models"}
+    run = action.run
+
+    def with_password(**_: Any) -> dict[str, Any]:
+        action._task.args["catalog"].append(other)
+        action._task.args |= {"url_password": "s3cret"}
+        result: dict[str, Any] = run(task_vars={})
+        return result
+
+    action.run = with_password
+    with pytest.raises(AnsibleActionFail, match="url_password would be shown to elsewhere and host") as error:
+        publish(check=True, **FETCHED)
+    assert "s3cret" not in str(error.value)
 
 
 def test_digest_of_a_fetched_version_that_changed_is_refused(

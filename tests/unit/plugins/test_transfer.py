@@ -26,6 +26,7 @@ SSH = {
     "ssh_args": "-C -o ControlMaster=auto",
     "ssh_common_args": "",
     "ssh_extra_args": None,
+    "control_path_dir": "/run/user/1/my cp",
 }
 
 
@@ -54,7 +55,7 @@ def test_rsync_travels_over_the_settings_of_the_ssh_connection(
     wrapper.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    connection = MagicMock(transport="ssh", get_option=(SSH | options).get)
+    connection = MagicMock(transport="ssh", control_path=None, get_option=(SSH | options).get)
     Transport(connection).send(Path("/saved/1"), ["a"], 1, "/models/MLP/.staging-1", None, lambda _: None)
     arguments = (tmp_path / "arguments").read_text().splitlines()
     assert arguments[-2:] == ["/saved/1/", f"{target}/models/MLP/.staging-1/"]
@@ -76,15 +77,14 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-PLAIN = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"
-FAST = (
-    "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr -o ControlPath=none "
-    "-o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto"
+PLAIN = """ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto -o 'ControlPath="/run/user/1/my cp/%C"'"""
+FAST = PLAIN.replace(
+    "ssh", "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr -o ControlPath=none", 1
 )
 
 
 def send(size: int) -> None:
-    connection = MagicMock(transport="ssh", get_option=SSH.get)
+    connection = MagicMock(transport="ssh", control_path="%(directory)s/%%C", get_option=SSH.get)
     Transport(connection).send(Path("/saved/1"), ["a"], size, "/models/MLP/.staging-1", None, lambda _: None)
 
 
@@ -153,6 +153,33 @@ def test_what_rsync_prints_is_followed(tmp_path: Path) -> None:
     Transport(connection).send(tmp_path / "source", ["a b"], 5000, str(tmp_path / "target"), None, told.append)
     assert told[-1] == 5000
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["a b"]
+
+
+@pytest.mark.parametrize("name", ["#notes", ";", "-m", "a:b", "two words", "naïve", "[x]*"])
+def test_file_of_any_name_arrives(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / name).write_text("x")
+    (tmp_path / "target").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Transport(MagicMock(transport="local")).send(Path(name), [name], 1, str(tmp_path / "target"), None, lambda _: None)
+    assert [path.name for path in (tmp_path / "target").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ("openrsync: protocol version 29", "'openrsync: protocol version 29'; version 3.1 of the rsync of Samba"),
+        ("rsync  version 2.6.9  protocol version 29", "version 3.1 of the rsync of Samba is needed"),
+    ],
+)
+def test_rsync_that_cannot_do_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, complaint: str
+) -> None:
+    (tmp_path / "rsync").write_text(f"#!/bin/sh\necho {said!r}\n")
+    (tmp_path / "rsync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(AnsibleActionFail, match=complaint):
+        Transport.check(MagicMock(transport="ssh"))
 
 
 def test_failure_of_rsync_is_told_in_its_words(tmp_path: Path) -> None:
