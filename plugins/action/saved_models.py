@@ -35,7 +35,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
     signature_lines,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    FETCH_UID,
+    PATCHES,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import Change, compare
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
@@ -100,7 +104,10 @@ class ActionModule(ActionBase):
             names = [model.name for model in models]
             host = self._call("saved_model_versions_info", base_path=self._args["base_path"], models=names)
             # Models of which a version is there that a new one may share files with.
-            self._known = {name for name in names if any(one["stamp"] for one in host["models"][name].values())}
+            self._stamps = {
+                name: {int(version): one["stamp"] for version, one in host["models"][name].items()} for name in names
+            }
+            self._known = {name for name in names if any(self._stamps[name].values())}
             transfers = self._plan(models, host["models"])
             self._check_room(transfers, models, host)
             published = [self._describe(one) for one in transfers]
@@ -214,26 +221,35 @@ class ActionModule(ActionBase):
         for transfer in transfers:
             published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
             self._known.add(transfer.model.name)
+            if not transfer.pull:
+                self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
         return published
 
     def _push(self, transfer: Transfer) -> dict[str, Any]:
+        basis_version, changes = self._compare(transfer)
         with ThreadPoolExecutor(1) as pool:
-            digests = pool.submit(digested, transfer.source, transfer.files)
-            # Which files a published version has already is told by digests only. Without such a version they can wait.
-            is_known = transfer.model.name in self._known
-            staged = self._stage([transfer])[0]
+            # Files that a published version has already are told by their digests. Others' are computed meanwhile.
+            early = {
+                name: facts
+                for name, facts in transfer.files.items()
+                if transfer.model.name in self._known and (name not in changes or changes[name].runs == [])
+            }
+            known = digested(transfer.source, early) if early else {}
+            late = {name: facts for name, facts in transfer.files.items() if name not in early}
+            rest = pool.submit(digested, transfer.source, late)
+            staged = self._stage([transfer], {**transfer.files, **known})[0]
             if staged["is_published"]:
                 return self._describe(transfer)
-            self._send(transfer, staged, staged["basis"] if is_known else None)
-            answer = self._settle(transfer, digests)
+            if staged["basis_version"] != basis_version:  # another run has published one meanwhile
+                changes = {}
+            answer = self._deliver(transfer, staged, changes, known, rest)
             if answer["broken"]:
                 self._display.warning(
                     f"{', '.join(answer['broken'][:5])} of {transfer.model.name} version {transfer.version} did not "
                     "arrive as sent; sent again"
                 )
-                staged = self._stage([transfer], resend=answer["broken"])[0]
-                self._send(transfer, staged, None)
-                answer = self._settle(transfer, digests)
+                staged = self._stage([transfer], {**known, **rest.result()}, resend=answer["broken"])[0]
+                answer = self._deliver(transfer, {**staged, "basis": None}, {}, known, rest)
         if answer["broken"]:
             if tree_stamp(list_files(transfer.source)) != tree_stamp(transfer.files):
                 raise SavedModelError(f"{transfer.source} was written to meanwhile; play again when it is complete")
@@ -243,16 +259,46 @@ class ActionModule(ActionBase):
             )
         return self._describe(transfer)
 
-    def _send(self, transfer: Transfer, staged: dict[str, Any], basis: str | None) -> None:
-        if not staged["names"]:
-            return
-        size = sum(transfer.files[name]["size"] for name in staged["names"])
-        tell = self._progress(transfer, size).at
-        Transport(self._connection).send(transfer.source, staged["names"], size, staged["staging"], basis, tell)
+    def _compare(self, transfer: Transfer) -> tuple[int | None, dict[str, Change]]:
+        """Compare large files with those of the version that is the host's basis, where that is here as well."""
+        published = {version: stamp for version, stamp in self._stamps[transfer.model.name].items() if stamp}
+        older = [version for version in published if version < transfer.version] or list(published)
+        basis = max(older, default=None)
+        if basis not in transfer.model.sources or tree_stamp(transfer.model.files[basis]) != published[basis]:
+            return basis, {}
+        old, new = transfer.model.sources[basis], transfer.source
+        stamp = f"{published[basis]} {tree_stamp(transfer.files)}"
+        names = transfer.files.keys() & transfer.model.files[basis].keys()
+        compared = {name: compare(old / name, new / name, stamp) for name in sorted(names)}
+        return basis, {name: change for name, change in compared.items() if change is not None}
 
-    def _settle(self, transfer: Transfer, digests: Future[Files]) -> dict[str, Any]:
+    def _deliver(
+        self,
+        transfer: Transfer,
+        staged: dict[str, Any],
+        changes: dict[str, Change],
+        known: Files,
+        rest: Future[Files],
+    ) -> dict[str, Any]:
+        """Send the files that the host lacks, or what is new in them, and have them published."""
+        transport = Transport(self._connection)
+        patches = {name: changes[name] for name in staged["names"] if name in changes and changes[name].is_patch}
+        whole = [name for name in staged["names"] if name not in patches]
+        if whole:
+            size = sum(transfer.files[name]["size"] for name in whole)
+            basis = staged["basis"] if transfer.model.name in self._known else None
+            transport.send(transfer.source, whole, size, staged["staging"], basis, self._progress(transfer, size).at)
+        if patches:
+            data = [change.data for change in patches.values()]
+            size = sum(file.stat().st_size for file in data)
+            staging, tell = f"{staged['staging']}/{PATCHES}", self._progress(transfer, size).at
+            transport.send(data[0].parent, [file.name for file in data], size, staging, None, tell)
         return self._call(
-            "saved_model_version", files=digests.result(), signatures=transfer.signatures, **self._where(transfer)
+            "saved_model_version",
+            files={**known, **rest.result()},
+            patches={name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()},
+            signatures=transfer.signatures,
+            **self._where(transfer),
         )
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:
@@ -288,7 +334,11 @@ class ActionModule(ActionBase):
         )
 
     def _stage(
-        self, transfers: list[Transfer], resend: list[str] | None = None, room_only: bool = False
+        self,
+        transfers: list[Transfer],
+        files: Files | None = None,
+        resend: list[str] | None = None,
+        room_only: bool = False,
     ) -> list[dict[str, Any]]:
         """Have the host make staging directories, or with room_only just look whether there is room for all."""
         versions = [
@@ -296,7 +346,7 @@ class ActionModule(ActionBase):
                 "model": one.model.name,
                 "version": one.version,
                 "uid": 0 if room_only else self._uid(one),
-                "files": None if one.pull else self._told_apart(one),
+                "files": None if one.pull else files or self._told_apart(one),
                 "resend": resend or [],
             }
             for one in transfers

@@ -8,18 +8,18 @@ is filled beside its place under a name with a dot, checked there, and comes and
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import signal
 import stat
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256, sync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
@@ -44,8 +44,12 @@ STAGING_MODE = 0o700
 # what it owns.
 FETCH_UID = 65533
 
+# In a staging directory: what is new in large files, until these are made of it. {name: {"data": name of a file there,
+# "runs": [[offset, length], ...]}} in bytes
+PATCHES = ".patches"
+Patches = Dict[str, Dict[str, Any]]
+
 BLOCK_BYTES = 4096
-STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,11 @@ def plan_staging(store: ModelStore, version: int, files: Files) -> Staging:
     return Staging(names, needed, len(names) + len(folders))
 
 
-def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, group_id: int) -> None:
+def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, group_id: int) -> int | None:
     """Make an empty or take over a half-filled staging directory for the user who fills it.
 
     names are the files that will come, whatever else lies there is removed; None where they are not known yet. Each one
-    that the version before has too gets a hard link in the basis directory.
+    that the version before has too gets a hard link in the basis directory; returns which version that is.
     """
     make_directory(store.path, group_id)
     staging, basis = store.staging(version), store.basis(version)
@@ -157,12 +161,37 @@ def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, gr
     basis.mkdir(mode=STAGING_MODE)
     older = _version_before(store, version)
     if older is not None:
-        _link_basis(older, basis, names)
+        _link_basis(store.path / store.published()[older], basis, names)
         for name in names or []:
             _fill_up(staging / name, basis / name)
     for folder in reversed([basis, *(path for path in walk(basis) if path.is_dir())]):
         os.chown(folder, uid, -1)
     give(staging, uid)
+    return older
+
+
+def compose(store: ModelStore, version: int, patches: Patches, files: Files) -> None:
+    """Make files of a version that has arrived in part of those of the version before and of what is new in them.
+
+    What is made is checked like everything else when it is published. Raises OSError and SavedModelError.
+    """
+    staging, basis = store.staging(version), store.basis(version)
+    own(staging, -1)
+    list_files(staging)  # there are no links that would lead out of it
+    for name, patch in patches.items():
+        target = staging / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        if not (basis / name).is_file():
+            continue  # it is missing then, and sent as a whole
+        _copy(basis / name, target)
+        os.truncate(target, files[name]["size"])
+        with (staging / PATCHES / patch["data"]).open("rb") as data, target.open("r+b") as file:
+            for offset, length in patch["runs"]:
+                file.seek(offset)
+                file.write(data.read(length))
+        os.utime(target, ns=(files[name]["mtime_ns"], files[name]["mtime_ns"]))
+    _remove_tree(staging / PATCHES)
 
 
 def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
@@ -214,17 +243,54 @@ def remove(store: ModelStore, version: int) -> None:
 def own(staging: Path, group_id: int) -> None:
     """Make a staging directory root's, so that whoever filled it cannot reach anything in it any more.
 
-    A group_id of -1 leaves the group, as what is a published version's file too must not change.
-    From the top down: a directory is closed before anything is done to what it holds. Raises SavedModelError where
-    somebody goes on writing to a file that is open already, which rights do not stop.
+    From the top down: a directory is closed before anything is done to what it holds. A group_id of -1 leaves the
+    group, as what is a published version's file too must not change. Raises OSError.
     """
     os.chown(staging, 0, 0)
     staging.chmod(STAGING_MODE)
+    _end_rsync(staging)
     for entry in walk(staging):
         os.chown(entry, 0, group_id, follow_symlinks=False)
-        if stat.S_ISDIR(entry.lstat().st_mode):
+        status = entry.lstat()
+        if stat.S_ISDIR(status.st_mode):
             entry.chmod(STAGING_MODE)
-    _stop_writers(staging)
+        elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and _may_be_written_to(entry):
+            _move_to_new_inode(entry)
+
+
+def _end_rsync(staging: Path) -> None:
+    """Kill the rsync of a run that was cut off: one that runs as root could still open files where it stands."""
+    place = f"{staging.resolve()}/"
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile, or is a user's, who is shut out
+            is_there = f"{os.readlink(process / 'cwd')}/".startswith(place)  # noqa: PTH115 - as it is shown
+            if is_there and (process / "comm").read_text() == "rsync\n":
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _may_be_written_to(path: Path) -> bool:
+    """Say whether a process may have a file open for writing, which no change of owner or mode takes from it.
+
+    The kernel gives a lease only while nobody has; a file system without leases cannot say.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)  # and with it the lease
+    return False
+
+
+def _move_to_new_inode(path: Path) -> None:
+    """Let a file go on as a copy, so that who has it open writes to what has no name any more."""
+    times = path.stat()
+    copy = path.with_name(f".{path.name}.copy")
+    _copy(path, copy)
+    os.chown(copy, times.st_uid, times.st_gid)
+    os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
+    copy.replace(path)
 
 
 def give(staging: Path, uid: int) -> None:
@@ -236,46 +302,6 @@ def give(staging: Path, uid: int) -> None:
 def keep_own_files(staging: Path) -> None:
     """Remove from a staging directory that is root's what may not be given away: links, and files of others too."""
     _keep_only(staging, None)
-
-
-def _stop_writers(staging: Path) -> None:
-    """Kill what another run has left writing to a staging directory: it would go on in the published version.
-
-    A rights change does not reach a file that is open already. Raises SavedModelError for a writer that is not rsync.
-    """
-    deadline = time.monotonic() + STOP_SECONDS
-    writers = _writers(f"{staging.resolve()}/")
-    while writers and time.monotonic() < deadline:
-        for number, name in writers.items():
-            if name == "rsync":
-                with suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
-        time.sleep(0.05)
-        writers = _writers(f"{staging.resolve()}/")
-    if writers:
-        told = ", ".join(f"{number} ({name})" for number, name in writers.items())
-        raise SavedModelError(f"{staging} is being written to by process {told}; end it and play again")
-
-
-def _writers(place: str) -> dict[int, str]:
-    """Return {number: name} of the processes that have a file in a directory open for writing, or are rsync in there."""
-    writers = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            name = (process / "comm").read_text().strip()
-            is_there = name == "rsync" and f"{os.readlink(process / 'cwd')}/".startswith(place)  # noqa: PTH115
-            if is_there or any(_is_writing(process, one, place) for one in (process / "fd").iterdir()):
-                writers[int(process.name)] = name
-    writers.pop(os.getpid(), None)
-    return writers
-
-
-def _is_writing(process: Path, descriptor: Path, place: str) -> bool:
-    if not os.readlink(descriptor).startswith(place):  # noqa: PTH115 - what it says is no path of a link
-        return False
-    facts = (process / "fdinfo" / descriptor.name).read_text().splitlines()
-    flags = next(int(line.split()[1], 8) for line in facts if line.startswith("flags:"))
-    return bool(flags & (os.O_WRONLY | os.O_RDWR))
 
 
 def make_directory(path: Path, group_id: int) -> None:
@@ -296,11 +322,11 @@ def walk(path: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
-def _version_before(store: ModelStore, version: int) -> Path | None:
-    """Return the directory of the published version that a new one has most in common with."""
+def _version_before(store: ModelStore, version: int) -> int | None:
+    """Return the published version that a new one has most in common with."""
     versions = list(store.manifests())
     older = [other for other in versions if other < version] or versions
-    return store.path / store.published()[older[0]] if older else None
+    return older[0] if older else None
 
 
 def _keep_only(staging: Path, names: list[str] | None) -> None:
@@ -311,10 +337,11 @@ def _keep_only(staging: Path, names: list[str] | None) -> None:
         if not os.path.lexists(entry):
             continue
         name, status = entry.relative_to(staging).as_posix(), entry.lstat()
+        is_known = names is None or name in wanted or name in folders or name.split("/")[0] == PATCHES
         if stat.S_ISDIR(status.st_mode):
-            if names is not None and name not in folders:
+            if not is_known:
                 shutil.rmtree(entry)
-        elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or (names is not None and name not in wanted):
+        elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or not is_known:
             entry.unlink()
 
 
@@ -323,6 +350,19 @@ def _link_basis(older: Path, basis: Path, names: list[str] | None) -> None:
         if (older / name).is_file():
             (basis / name).parent.mkdir(mode=STAGING_MODE, parents=True, exist_ok=True)
             os.link(older / name, basis / name, follow_symlinks=False)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, within the file system without moving data where it can do that."""
+    with source.open("rb") as old, target.open("wb") as new:
+        try:
+            while os.copy_file_range(old.fileno(), new.fileno(), 1 << 30):
+                pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            old.seek(new.tell())
+            shutil.copyfileobj(old, new, 1 << 20)
 
 
 def _fill_up(partial: Path, basis: Path) -> None:

@@ -86,13 +86,13 @@ EXAMPLES = r"""
 RETURN = r"""
 versions:
   description: For each version, in the order given, its staging directory, a directory that rsync may take unchanged
-    parts from, and the files to transfer, V(null) where they are not known. C(is_published) is true for one that
-    another run has published meanwhile.
+    parts from and the version that these are of, and the files to transfer, V(null) where they are not known.
+    C(is_published) is true for one that another run has published meanwhile.
   returned: success
   type: list
   elements: dict
   sample: [{"staging": "/m/MLP/.staging-2", "basis": "/m/MLP/.basis-2", "names": ["saved_model.pb"],
-    "is_published": false}]
+    "is_published": false, "basis_version": 1}]
 """
 
 import grp
@@ -140,7 +140,7 @@ def make(module: AnsibleModule, answers: list[dict[str, Any]], group_id: int) ->
         with store.alone(wanted["version"]):
             answer["is_published"] = wanted["version"] in store.published()
             if not answer["is_published"]:
-                stage(store, wanted["version"], answer["names"], wanted["uid"], group_id)
+                answer["basis_version"] = stage(store, wanted["version"], answer["names"], wanted["uid"], group_id)
 
 
 def main() -> None:

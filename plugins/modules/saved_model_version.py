@@ -30,6 +30,11 @@ options:
     description: Size in bytes, modification time in nanoseconds and sha256 of each file, by its path in the version.
       Without it, the files are what the host has fetched, and are inspected as a SavedModel here.
     type: dict
+  patches:
+    description: Files that are made of those of the version before and of what is new in them, C(data) and C(runs) by
+      name, as module_utils/saved_model_store.py has it.
+    type: dict
+    default: {}
   digest:
     description: The digest that the whole tree has to have, without O(files).
     type: str
@@ -101,6 +106,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
+    compose,
     own,
     publish,
 )
@@ -120,6 +126,8 @@ def settle(params: dict[str, Any], store: ModelStore, group_id: int) -> dict[str
         if params["digest"] and tree_digest(files) != params["digest"]:
             return {"changed": False, "broken": sorted(files), "digest": tree_digest(files)}
         signatures = check_saved_model(staging, signatures).signatures
+    if params["patches"]:
+        compose(store, params["version"], params["patches"], files)
     extra = {"source_digest": params["source_digest"], "signatures": signatures}
     broken = publish(store, params["version"], files, group_id, extra)
     facts = {"digest": tree_digest(files), "bytes": total_bytes(files), "signatures": signatures}
@@ -134,6 +142,7 @@ def main() -> None:
             "version": {"type": "int", "required": True},
             "group": {"type": "str", "required": True},
             "files": {"type": "dict"},
+            "patches": {"type": "dict", "default": {}},
             "digest": {"type": "str"},
             "source_digest": {"type": "str"},
             "signatures": {"type": "dict"},

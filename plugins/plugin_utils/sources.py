@@ -29,11 +29,15 @@ def _write(memory: Path, answer: Any) -> None:
 
 
 def digested(source: Path, files: Files) -> Files:
-    """Return files with the sha256 of each. Raises SavedModelError where the source is written to meanwhile."""
+    """Return files, all or some of a source, with the sha256 of each.
+
+    Raises SavedModelError where the source is written to meanwhile.
+    """
     with remembered("digests", f"{source.absolute()} {tree_stamp(files)}") as memory:
         if not memory.exists():
             answer = add_digests(source, files)
-            if tree_stamp(list_files(source)) != tree_stamp(files):
+            now = list_files(source)
+            if any(now.get(name) != facts for name, facts in files.items()):
                 raise SavedModelError(f"{source} was written to while it was read; play again when it is complete")
             _write(memory, answer)
         found: Files = json.loads(memory.read_text())

@@ -84,8 +84,8 @@ class Transport:
         if not found or (int(found[1]), int(found[2])) < RSYNC_VERSION:
             raise AnsibleActionFail(
                 f"rsync on the controller says {answer.stdout.partition(chr(10))[0]!r}; version "
-                f"{'.'.join(map(str, RSYNC_VERSION))} of the rsync of Samba is needed, or newer (on macOS: brew install "
-                "rsync)"
+                f"{'.'.join(map(str, RSYNC_VERSION))} of the rsync of Samba is needed, or newer (on macOS: brew "
+                "install rsync)"
             )
 
     def send(

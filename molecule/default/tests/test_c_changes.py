@@ -89,7 +89,12 @@ def test_version_that_the_server_cannot_load_fails_in_its_words_and_the_old_one_
     server = server_on("debian12")
     broken = tmp_path / "saved"
     shutil.copytree(PROJECT / "examples/mnist/saved/1", broken / "3")
-    (broken / "3" / "saved_model.pb").write_bytes(b"RestoreV2 is all that is left of this graph")
+    with (broken / "3/variables/variables.data-00000-of-00001").open("r+b") as shard:
+        # Amid the weights of a layer, whose checksum only TensorFlow looks at.
+        shard.seek(200_000)
+        byte = shard.read(1)[0]
+        shard.seek(200_000)
+        shard.write(bytes([byte ^ 1]))
     custom = {"name": "MLP_custom", "source": str(second_version / "saved_with_signature")}
     models = [{"name": "MLP", "source": str(broken)}, custom]
     played = play(SERVING, "--limit=debian12", variables={"tfserving_models_catalog": models})

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +382,48 @@ def test_cut_file_is_filled_up_from_the_version_before(tmp_path: Path, store: Mo
     assert (store.version(1) / WEIGHTS).read_bytes() == b"a" * 1000
 
 
+def test_file_is_made_of_the_one_before_and_what_is_new(tmp_path: Path, store: ModelStore, source: Path) -> None:
+    publish_version(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
+    new = make_saved_model(tmp_path / "source" / "3", weights=b"a" * 100 + b"bb" + b"a" * 398 + b"cccc")
+    files = add_digests(new, list_files(new))
+    names = plan_staging(store, 2, files).names
+    assert stage(store, 2, names, LOGIN, GROUP) == 1
+    arrive(new, store.staging(2), [name for name in names if name != WEIGHTS])
+    (store.staging(2) / ".patches").mkdir()
+    (store.staging(2) / ".patches" / "data").write_bytes(b"bbcccc")
+    patches = {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]]}}
+    stage(store, 2, names, LOGIN, GROUP)  # what has arrived is not lost
+    saved_model_store.compose(store, 2, patches, files)
+    assert (store.staging(2) / WEIGHTS).stat().st_mtime_ns == files[WEIGHTS]["mtime_ns"]
+    assert publish(store, 2, files, GROUP, EXTRA) == []
+    assert tree(store.version(2)) == tree(new)
+    assert (store.version(1) / WEIGHTS).read_bytes() == b"a" * 1000
+
+
+def test_patch_of_another_file_is_found_out(tmp_path: Path, store: ModelStore, source: Path) -> None:
+    publish_version(store, make_saved_model(tmp_path / "source" / "2", weights=b"x" * 1000), 1)
+    new = make_saved_model(tmp_path / "source" / "3", weights=b"y" * 1000)
+    files = add_digests(new, list_files(new))
+    names = plan_staging(store, 2, files).names
+    stage(store, 2, names, LOGIN, GROUP)
+    arrive(new, store.staging(2), [name for name in names if name != WEIGHTS])
+    (store.staging(2) / ".patches").mkdir()
+    (store.staging(2) / ".patches" / "data").write_bytes(b"y")
+    saved_model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]]}}, files)
+    assert publish(store, 2, files, GROUP, EXTRA) == [WEIGHTS]
+
+
+def test_link_among_what_has_arrived_leads_no_patch_astray(
+    tmp_path: Path, store: ModelStore, source: Path, files: dict[str, Any]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    (store.staging(1) / "variables").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SavedModelError, match="is a symbolic link"):
+        saved_model_store.compose(store, 1, {WEIGHTS: {"data": "data", "runs": [[0, 1]]}}, files)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_what_has_arrived_needs_no_room_again(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     large = {**files, WEIGHTS: {**files[WEIGHTS], "size": 100 << 20}}
     (staged / WEIGHTS).write_bytes(b"")
@@ -428,6 +470,7 @@ def test_modules_stage_and_publish(
         "basis": str(store.basis(1)),
         "names": sorted(files),
         "is_published": False,
+        "basis_version": None,
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.staging(1))
@@ -450,58 +493,49 @@ def test_modules_stage_and_publish(
     assert found["free"]["bytes"] > 0
 
 
-HOLD = """
-import os, sys, time
+WRITE_LATER = """
+import os, sys
 descriptor = os.open(sys.argv[1], os.O_WRONLY)
 print("open", flush=True)
-time.sleep(30)
+sys.stdin.readline()
+os.write(descriptor, b"late")
+print("written", flush=True)
 """
 
 
-@pytest.fixture
-def writer(staged: Path, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start a process of a name that has a staged file open for writing."""
-    started = []
-
-    def start(name: str) -> subprocess.Popen[str]:
-        program = tmp_path / name
-        shutil.copy2(Path(sys.executable).resolve(), program)
-        command = [program, "-S", "-c", HOLD, staged / "saved_model.pb"]
-        environment = {"PYTHONHOME": sys.base_prefix}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        started.append(process)
-        assert process.stdout
-        assert process.stdout.readline() == "open\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def test_rsync_that_another_run_left_is_ended_before_the_files_are_read(
-    writer: Callable[[str], subprocess.Popen[str]], store: ModelStore, files: dict[str, Any]
+def test_process_that_has_a_file_open_writes_nothing_into_the_published_version(
+    store: ModelStore, staged: Path, source: Path, files: dict[str, Any]
 ) -> None:
-    left = writer("rsync")
-    os.kill(left.pid, signal.SIGSTOP)
-    threading.Thread(target=left.wait, daemon=True).start()
-    assert publish(store, 1, files, GROUP, EXTRA) == []
-    assert left.returncode == -signal.SIGKILL
+    """As the rsync of a connection that was cut, and comes back."""
+    before = (staged / "saved_model.pb").stat().st_mtime_ns
+    command = [sys.executable, "-c", WRITE_LATER, staged / "saved_model.pb"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin
+        assert writer.stdout
+        assert writer.stdout.readline() == "open\n"
+        stage(store, 1, sorted(files), LOGIN, GROUP)
+        assert (staged / "saved_model.pb").stat().st_mtime_ns == before  # what has arrived does not travel again
+        assert publish(store, 1, files, GROUP, EXTRA) == []
+        print("go on", file=writer.stdin, flush=True)
+        assert writer.stdout.readline() == "written\n"
+    assert tree(store.version(1)) == tree(source)
+    assert facts(store.version(1) / "saved_model.pb") == (0, GROUP, 0o644)
 
 
-def test_other_writer_keeps_a_version_from_being_published(
-    writer: Callable[[str], subprocess.Popen[str]],
-    store: ModelStore,
-    files: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+def test_files_that_nobody_writes_to_are_not_copied(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+    inodes = {name: (staged / name).stat().st_ino for name in files}
+    publish(store, 1, files, GROUP, EXTRA)
+    assert {name: (store.version(1) / name).stat().st_ino for name in files} == inodes
+
+
+def test_rsync_that_another_run_left_in_there_is_ended(
+    store: ModelStore, staged: Path, tmp_path: Path, files: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(saved_model_store, "STOP_SECONDS", 0.2)
-    left = writer("editor")
-    with pytest.raises(SavedModelError, match=rf"is being written to by process {left.pid} \(editor\); end it"):
-        publish(store, 1, files, GROUP, EXTRA)
-    assert left.poll() is None
-    assert store.published() == {}
+    shutil.copy2(shutil.which("sleep") or "", tmp_path / "rsync")
+    with subprocess.Popen([tmp_path / "rsync", "30"], cwd=staged / "assets") as left:
+        os.kill(left.pid, signal.SIGSTOP)
+        assert publish(store, 1, files, GROUP, EXTRA) == []
+        assert left.wait(timeout=5) == -signal.SIGKILL
 
 
 def test_module_of_another_run_is_waited_for(

@@ -26,7 +26,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
     saved_model_version,
     saved_model_versions_info,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_memory, sources
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import patches, run_memory, sources
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
@@ -306,6 +306,60 @@ def test_next_version_is_told_the_host_by_what_differs(
     assert tree(models / "MLP" / "2") == tree(source / "2")
     assert (models / "MLP/1/saved_model.pb").samefile(models / "MLP/2/saved_model.pb")
     assert not (models / "MLP" / ".basis-2").exists()
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_of_a_large_file_only_what_is_new_is_sent(
+    publish: Callable[..., dict[str, Any]],
+    models: Path,
+    source: Path,
+    tmp_path: Path,
+    wrap_rsync: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    new_run: Callable[[], None],
+    is_here: bool,
+) -> None:
+    """Where the version before is on the controller as well; else rsync finds it out."""
+    monkeypatch.setattr(patches, "MIN_BYTES", 1000)
+    monkeypatch.setattr(patches, "BLOCK_BYTES", 100)
+    for version, weights in (("1", b"a" * 5000), ("2", b"a" * 2000 + b"b" * 150 + b"a" * 3000)):
+        shutil.rmtree(source / version)
+        make_saved_model(source / version, weights=weights)
+    publish(versions=[1])
+    new_run()
+    wrap_rsync(
+        f'tr "\\0" "\\n" < /proc/self/fd/0 > {tmp_path}/names; cat {tmp_path}/names >> {tmp_path}/sent;'
+        f' tr "\\n" "\\0" < {tmp_path}/names | "$RSYNC" "$@"'
+    )
+    publish(versions=[1, 2] if is_here else [2])
+    sent = (tmp_path / "sent").read_text()
+    assert (WEIGHTS in sent, "change-" in sent) == (not is_here, is_here)
+    assert tree(models / "MLP" / "2") == tree(source / "2")
+    assert sorted(path.name for path in (models / "MLP").iterdir()) == [
+        ".manifest-1.json",
+        ".manifest-2.json",
+        "1",
+        "2",
+    ]
+
+
+def test_patch_that_is_corrupted_on_its_way_is_made_up_for(
+    publish: Callable[..., dict[str, Any]],
+    models: Path,
+    source: Path,
+    tmp_path: Path,
+    wrap_rsync: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patches, "MIN_BYTES", 1000)
+    shutil.rmtree(source / "1")
+    shutil.rmtree(source / "2")
+    make_saved_model(source / "1", weights=b"a" * (4 << 20))
+    make_saved_model(source / "2", weights=b"a" * (3 << 20) + b"b" + b"a" * (1 << 20))
+    publish(versions=[1])
+    wrap_rsync('"$RSYNC" "$@"; case $target in *.patches/) for data in "$target"*; do echo X > "$data"; done;; esac')
+    publish(versions=[1, 2])
+    assert tree(models / "MLP" / "2") == tree(source / "2")
 
 
 def test_model_that_cannot_predict_is_refused(
