@@ -15,7 +15,7 @@ SHARD = Path("variables/variables.data-00000-of-00001")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 WEEK_SECONDS = 7 * 24 * 3600
-BIG_BYTES = GIB
+BIG_BYTES, HUGE_BYTES = GIB, 4 * GIB
 CHANGED_SHARE = 0.05
 CHANGED_AT = (0.1, 0.4, 0.75)  # where in the shard the changed ranges begin
 SHARED_FILES, SHARED_FILE_BYTES, SHARED_SHARD_BYTES = 4, 128 * MIB, 8 * MIB
@@ -53,8 +53,13 @@ def make_old(version: Path) -> None:
 
 
 def big(root: Path) -> None:
-    """Version 1 is nearly all one shard, version 2 the same with 5 % of the bytes changed."""
+    """One version, nearly all of it one shard."""
     model_of(root / "1", BIG_BYTES)
+
+
+def huge(root: Path) -> None:
+    """Version 1 is nearly all one shard, version 2 the same with 5 % of the bytes changed."""
+    model_of(root / "1", HUGE_BYTES)
     make_old(root / "1")
     shutil.copytree(root / "1", root / "2", copy_function=shutil.copy)
     overwrite(root / "2" / SHARD, CHANGED_SHARE)
@@ -96,7 +101,8 @@ def fleet(root: Path) -> None:
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
-    "big": big, "shared": shared, "many": many, "small": small, "small-sample": small_sample, "fleet": fleet
+    "big": big, "huge": huge, "shared": shared, "many": many,
+    "small": small, "small-sample": small_sample, "fleet": fleet,
 }  # fmt: skip
 
 
