@@ -29,6 +29,7 @@ from pathlib import Path
 
 IN_MODIFY, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
 IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x01000000
+IN_EXCL_UNLINK = 0x04000000  # not of files that have no name there any more, which somebody has still open
 NAMES = {
     IN_MODIFY: "modified",
     IN_CLOSE_WRITE: "written to",
@@ -84,7 +85,7 @@ class Watcher:
                     self.happened(watch, mask, name)
 
     def watch(self, path: Path, mask: int) -> int:
-        return self.call("inotify_add_watch", self.inotify, os.fsencode(path), mask | IN_ONLYDIR)
+        return self.call("inotify_add_watch", self.inotify, os.fsencode(path), mask | IN_ONLYDIR | IN_EXCL_UNLINK)
 
     def call(self, name: str, *arguments: object) -> int:
         answer: int = getattr(self.libc, name)(*arguments)
