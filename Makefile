@@ -44,8 +44,8 @@ lint: .venv/installed ## Run the linters and type checkers
 	MYPYPATH=.collections mypy -p ansible_collections.modelops.tensorflow_serving.plugins
 	mypy examples/mnist
 	mypy tests/lab/*.py
-	cd tests/lab && mypy -p model_server
 	mypy -p bench
+	cd tests/lab && mypy -p model_server
 
 unit: .venv/installed ## Run the unit tests: plugins, lab, lab model server, examples
 	pytest tests/unit
