@@ -27,6 +27,7 @@ NEEDED: tuple[tuple[str, str], ...] = (
     ("gpg-agent", "gpg-agent"),
     ("openssl", "openssl"),
     ("ssh", "openssh-client"),
+    ("zstd", "zstd"),
     ("rsync", "rsync"),
 )
 
