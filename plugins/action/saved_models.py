@@ -186,6 +186,8 @@ class ActionModule(ActionBase):
             if facts["stamp"] == tree_stamp(files):
                 return
             published, found = facts["digest"], tree_digest(digested(model.sources[version], files))
+            if published != found:  # a source that was damaged is not to be exported under another number
+                signatures_of(model.sources[version], files, model.contract)
         else:
             source, found = "digests of the catalogue", model.pulls[version].digest
             # A version that came in another way has no digest of an archive to compare.

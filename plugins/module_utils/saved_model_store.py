@@ -254,7 +254,7 @@ def own(staging: Path, group_id: int) -> None:
         status = entry.lstat()
         if stat.S_ISDIR(status.st_mode):
             entry.chmod(STAGING_MODE)
-        elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and _may_be_written_to(entry):
+        elif stat.S_ISREG(status.st_mode) and _may_be_written_to(entry):
             _move_to_new_inode(entry)
 
 

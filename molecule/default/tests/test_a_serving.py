@@ -80,7 +80,8 @@ def test_models_are_readable_by_the_server_and_writable_by_root_only(host, model
     for entry in host.check_output(f"find {BASE}/{model}/1 -printf '%y %u %g %m %p\n'").splitlines():
         kind, user, group, mode, path = entry.split()
         assert (user, group) == ("root", "tfserving"), path
-        assert mode == {"d": "750", "f": "640"}[kind], path
+        # The directory keeps others out.
+        assert mode == {"d": "750", "f": "644"}[kind], path
     directory = host.file(f"{BASE}/{model}")
     assert (directory.user, directory.group, directory.mode) == ("root", "tfserving", 0o751)
 

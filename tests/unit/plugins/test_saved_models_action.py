@@ -200,6 +200,15 @@ def test_changed_source_of_a_published_version_is_refused(
     assert tree(models) == before  # version 2 is not published either
 
 
+def test_published_version_whose_source_was_damaged_is_told_as_such(
+    publish: Callable[..., dict[str, Any]], source: Path
+) -> None:
+    publish()
+    (source / "1" / WEIGHTS).unlink()
+    with pytest.raises(AnsibleActionFail, match="is incomplete: variables/ has no variables.data-"):
+        publish()
+
+
 def test_version_published_by_hand_is_left_with_a_warning(
     publish: Callable[..., dict[str, Any]], action: Any, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
