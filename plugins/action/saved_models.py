@@ -23,7 +23,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     read_catalog,
     retained_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import version_lines
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     Files,
     SavedModelError,
@@ -36,6 +36,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     signature_lines,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    BASE_MODE,
+    BLOCK_BYTES,
     FETCH_UID,
     PATCHES,
 )
@@ -44,7 +46,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.source
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
 COLLECTION = "modelops.tensorflow_serving"
-BASE_PATH_MODE = "0751"
 
 # How a host fetches; handed on to the module saved_model_fetch as it is.
 FETCH_SPEC = {
@@ -201,16 +202,14 @@ class ActionModule(ActionBase):
     def _check_room(self, transfers: list[Transfer], models: list[Model], host: dict[str, Any]) -> None:
         """Fail where the host has no room for what is pushed to it; what it fetches it checks by itself."""
         pushed = [one for one in transfers if not one.pull]
-        self._prunable_bytes = sum(
-            facts["bytes"] or 0
-            for model in models
-            for version, facts in host["models"][model.name].items()
-            if int(version)
-            not in retained_versions(model.keep, model.policy, model.labels, map(int, host["models"][model.name]))
-        )
+        self._prunable_bytes = 0
+        for model in models:
+            on_host = {int(version): facts["bytes"] or 0 for version, facts in host["models"][model.name].items()}
+            retained = retained_versions(model.keep, model.policy, model.labels, on_host)
+            self._prunable_bytes += sum(size for version, size in on_host.items() if version not in retained)
         files = sum(len(one.files) for one in pushed)
         # A file takes whole blocks, and its directories take some too. When that is too much, the host counts exactly.
-        needed = sum(total_bytes(one.files) for one in pushed) + 4096 * 2 * files
+        needed = sum(total_bytes(one.files) for one in pushed) + 2 * BLOCK_BYTES * files
         free = host["free"]
         if needed > free["bytes"] or (free["inodes"] is not None and 2 * files > free["inodes"]):
             self._stage(pushed, room_only=True)
@@ -405,7 +404,7 @@ class ActionModule(ActionBase):
         return IS_INTERACTIVE or bool(self._display.verbosity)
 
     def _is_base_path_right(self, facts: dict[str, str]) -> bool:
-        return facts == {"owner": "root", "group": self._args["group"], "mode": BASE_PATH_MODE}
+        return facts == {"owner": "root", "group": self._args["group"], "mode": f"{BASE_MODE:04o}"}
 
     def _call(self, module: str, **args: Any) -> dict[str, Any]:
         result = self._execute_module(module_name=f"{COLLECTION}.{module}", module_args=args, task_vars=self._task_vars)
@@ -431,14 +430,7 @@ class ActionModule(ActionBase):
             for version, facts in versions.items()
         }
         after = before | {(one["model"], one["version"]): one["bytes"] for one in published}
-
-        def lines(versions: dict[tuple[str, int], int | None]) -> str:
-            return "".join(
-                f"{model}/{version}  {'size not known' if size is None else readable(size)}\n"
-                for (model, version), size in sorted(versions.items())
-            )
-
-        return {"before_header": "published versions", "before": lines(before), "after": lines(after)}
+        return {"before_header": "published versions", "before": version_lines(before), "after": version_lines(after)}
 
     @staticmethod
     def _signatures_diffs(present: dict[str, Any], published: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -18,9 +18,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetchi
     Request,
     make_empty,
     read_json,
-    write_json,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256, write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import DownloadError, answer_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import check_room
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError

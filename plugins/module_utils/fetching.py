@@ -129,12 +129,6 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def write_json(path: Path, content: Any) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(content))
-    new.replace(path)
-
-
 def as_stranger() -> list[str]:
     """Return what to put before a command that reads what strangers sent, so that it can change nothing else.
 

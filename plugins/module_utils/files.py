@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
+import json
 import os
+import pwd
 from pathlib import Path
+from typing import Any, Callable
 
 CHUNK_BYTES = 1 << 20
 
@@ -18,6 +22,25 @@ def file_sha256(path: Path) -> str:
         for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write all of a file or nothing, whenever this process is killed. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(content))
+    new.replace(path)
+
+
+def owner_and_group(status: os.stat_result) -> tuple[str, str]:
+    """Return the names of a file's owner and group; ids that have no name as numbers."""
+    return _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+
+
+def _name(look_up: Callable[[int], Any], number: int) -> str:
+    try:
+        return str(look_up(number)[0])
+    except KeyError:
+        return str(number)
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
 
@@ -36,6 +37,14 @@ def check_room(path: Path, needed_bytes: int, needed_inodes: int, prunable_bytes
     raise SavedModelError(
         f"{path} has no room for the new versions: {need} needed, {have} free, and pruning would give "
         f"{readable(prunable_bytes)} ({way_out}). Nothing was transferred"
+    )
+
+
+def version_lines(versions: Mapping[tuple[str, int], int | None]) -> str:
+    """Return {(model, version): size in bytes} as the lines of a diff; a size of None is not known."""
+    return "".join(
+        f"{model}/{version}  {'size not known' if size is None else readable(size)}\n"
+        for (model, version), size in sorted(versions.items())
     )
 
 

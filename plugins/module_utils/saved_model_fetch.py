@@ -25,9 +25,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetchi
     Request,
     make_empty,
     read_json,
-    write_json,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync, write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     WORKERS,
     SavedModelError,

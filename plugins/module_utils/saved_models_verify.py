@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import os
-import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
     list_files,
@@ -92,7 +91,7 @@ class Verifier:
 
     def _check_access(self, path: Path, mode: int, what: str) -> list[str]:
         status = path.stat()
-        found = (_name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid), status.st_mode & 0o7777)
+        found = (*owner_and_group(status), status.st_mode & 0o7777)
         expected = ("root", self._group, mode)
         if found == expected:
             return []
@@ -125,10 +124,3 @@ def _is_whole(manifest: dict[str, Any]) -> bool:
         return sum(sizes) == manifest["bytes"] and bool(tree_digest(manifest["files"]) == manifest["digest"])
     except (KeyError, TypeError, ValueError):
         return False
-
-
-def _name(look_up: Callable[[int], Any], number: int) -> str:
-    try:
-        return str(look_up(number)[0])
-    except KeyError:
-        return str(number)

@@ -60,13 +60,12 @@ free:
   sample: {"bytes": 52428800, "inodes": 1200}
 """
 
-import grp
-import pwd
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 
@@ -91,18 +90,8 @@ def describe_directory(path: Path) -> dict[str, str]:
     if not path.is_dir():
         return {}
     status = path.stat()
-    return {
-        "owner": _name(pwd.getpwuid, status.st_uid),
-        "group": _name(grp.getgrgid, status.st_gid),
-        "mode": f"{status.st_mode & 0o7777:04o}",
-    }
-
-
-def _name(look_up: Callable[[int], Any], number: int) -> str:
-    try:
-        return str(look_up(number)[0])
-    except KeyError:
-        return str(number)
+    owner, group = owner_and_group(status)
+    return {"owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
 
 
 def main() -> None:

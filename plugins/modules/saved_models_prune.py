@@ -102,7 +102,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest i
     ServingError,
     reason,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import version_lines
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import remove
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_models_prune import (
     LinkCount,
@@ -188,11 +188,7 @@ def versions_diff(plans: list[Plan], chosen: dict[str, list[int]]) -> dict[str, 
     """Return the versions with their sizes before and after, as the action saved_models shows them."""
     before = {(plan.model, one): size for plan in plans for one, size in version_sizes(plan).items()}
     after = {key: size for key, size in before.items() if key[1] not in chosen[key[0]]}
-
-    def lines(versions: dict[tuple[str, int], int]) -> str:
-        return "".join(f"{model}/{one}  {readable(size)}\n" for (model, one), size in sorted(versions.items()))
-
-    return {"before_header": "published versions", "before": lines(before), "after": lines(after)}
+    return {"before_header": "published versions", "before": version_lines(before), "after": version_lines(after)}
 
 
 def prune(module: AnsibleModule, removed: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
 BLOCK_BYTES = 1 << 18
@@ -49,9 +50,7 @@ def compare(old: Path, new: Path, stamp: str) -> Change | None:
     with remembered("change", f"{old.absolute()} {new.absolute()} {stamp}") as memory:
         data = memory.with_suffix(".data")
         if not memory.exists():
-            answer = memory.with_suffix(".new")
-            answer.write_text(json.dumps(_write_patch(old, new, data)))
-            answer.replace(memory)
+            write_json(memory, _write_patch(old, new, data))
         return Change(data, json.loads(memory.read_text()))
 
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     Files,
     SavedModelError,
@@ -21,13 +22,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
 
-def _write(memory: Path, answer: Any) -> None:
-    """Write all of an answer or nothing: the process that finds it out may be killed."""
-    new = memory.with_suffix(".new")
-    new.write_text(json.dumps(answer))
-    new.replace(memory)
-
-
 def digested(source: Path, files: Files) -> Files:
     """Return files, all or some of a source, with the sha256 of each.
 
@@ -39,7 +33,7 @@ def digested(source: Path, files: Files) -> Files:
             now = list_files(source)
             if any(now.get(name) != facts for name, facts in files.items()):
                 raise SavedModelError(f"{source} was written to while it was read; play again when it is complete")
-            _write(memory, answer)
+            write_json(memory, answer)
         found: Files = json.loads(memory.read_text())
         return found
 
@@ -54,7 +48,7 @@ def signatures_of(source: Path, files: Files, contract: dict[str, Any] | None) -
                 answer["signatures"] = check_saved_model(source, contract).signatures
             except SavedModelError as error:
                 answer["error"] = str(error)
-            _write(memory, answer)
+            write_json(memory, answer)
         found = json.loads(memory.read_text())
     if "error" in found:
         raise SavedModelError(found["error"])
