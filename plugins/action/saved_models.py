@@ -32,22 +32,30 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
     tree_stamp,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    plan_versions,
+    publish_version,
+    stage_versions,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
     signature_lines,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     BASE_MODE,
     BLOCK_BYTES,
-    FETCH_UID,
     PATCHES,
+    ModelStore,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import look
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import Change, compare
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
-COLLECTION = "modelops.tensorflow_serving"
+FETCH_TIMEOUT_SECONDS = 60  # without a byte
 
-# How a host fetches; handed on to the module saved_model_fetch as it is.
+# How a host fetches; handed on to it as it is.
 FETCH_SPEC = {
     "proxy": {"type": "str"},
     "no_proxy": {"type": "list", "elements": "str"},
@@ -103,7 +111,8 @@ class ActionModule(ActionBase):
                 Transport.check(self._connection)
             self._check_credentials(models)
             names = [model.name for model in models]
-            host = self._call("saved_model_versions_info", base_path=self._args["base_path"], models=names)
+            self._on_host = HostProgram(self, self._task_vars)
+            host = self._on_host.call(look, base_path=self._args["base_path"], models=names)
             # Models of which a version is there that a new one may share files with.
             self._stamps = {
                 name: {int(version): one["stamp"] for version, one in host["models"][name].items()} for name in names
@@ -212,12 +221,12 @@ class ActionModule(ActionBase):
         needed = sum(total_bytes(one.files) for one in pushed) + 2 * BLOCK_BYTES * files
         free = host["free"]
         if needed > free["bytes"] or (free["inodes"] is not None and 2 * files > free["inodes"]):
-            self._stage(pushed, room_only=True)
+            self._on_host.call(plan_versions, base_path=self._args["base_path"], **self._wanted(pushed, 0))
 
     def _publish_all(self, transfers: list[Transfer]) -> list[dict[str, Any]]:
+        self._login_uid = self._find_login_uid() if any(not one.pull for one in transfers) else 0
         if not transfers:
             self._stage([])
-        self._login_uid = self._find_login_uid() if any(not one.pull for one in transfers) else 0
         published = []
         for transfer in transfers:
             published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
@@ -243,19 +252,19 @@ class ActionModule(ActionBase):
                 return self._describe(transfer)
             if staged["basis_version"] != basis_version:  # another run has published one meanwhile
                 changes = {}
-            answer = self._deliver(transfer, staged, changes, known, rest)
-            if answer["broken"]:
+            broken = self._deliver(transfer, staged, changes, known, rest)
+            if broken:
                 self._display.warning(
-                    f"{', '.join(answer['broken'][:5])} of {transfer.model.name} version {transfer.version} did not "
+                    f"{', '.join(broken[:5])} of {transfer.model.name} version {transfer.version} did not "
                     "arrive as sent; sent again"
                 )
-                staged = self._stage([transfer], {**known, **rest.result()}, resend=answer["broken"])[0]
-                answer = self._deliver(transfer, {**staged, "basis": None}, {}, known, rest)
-        if answer["broken"]:
+                staged = self._stage([transfer], {**known, **rest.result()}, resend=broken)[0]
+                broken = self._deliver(transfer, {**staged, "basis": None}, {}, known, rest)
+        if broken:
             if tree_stamp(list_files(transfer.source)) != tree_stamp(transfer.files):
                 raise SavedModelError(f"{transfer.source} was written to meanwhile; play again when it is complete")
             raise AnsibleActionFail(
-                f"{', '.join(answer['broken'][:5])} of {transfer.source} did not arrive as sent, twice (sha256 "
+                f"{', '.join(broken[:5])} of {transfer.source} did not arrive as sent, twice (sha256 "
                 "differs); nothing was published. Something between here and the host's disk changes data"
             )
         return self._describe(transfer)
@@ -280,8 +289,11 @@ class ActionModule(ActionBase):
         changes: dict[str, Change],
         known: Files,
         rest: Future[Files],
-    ) -> dict[str, Any]:
-        """Send the files that the host lacks, or what is new in them, and have them published."""
+    ) -> list[str]:
+        """Send the files that the host lacks, or what is new in them, and have them published.
+
+        Returns those that did not arrive as sent; then nothing was published.
+        """
         transport = Transport(self._connection)
         patches = {name: changes[name] for name in staged["names"] if name in changes and changes[name].is_patch}
         whole = [name for name in staged["names"] if name not in patches]
@@ -294,83 +306,71 @@ class ActionModule(ActionBase):
             size = sum(file.stat().st_size for file in data)
             staging, tell = f"{staged['staging']}/{PATCHES}", self._progress(transfer, size).at
             transport.send(data[0].parent, [file.name for file in data], size, staging, None, tell)
-        return self._call(
-            "saved_model_version",
+        broken: list[str] = self._on_host.call(
+            publish_version,
+            path=str(self._store(transfer).path),
+            version=transfer.version,
+            group=self._args["group"],
             files={**known, **rest.result()},
             patches={name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()},
             signatures=transfer.signatures,
-            **self._where(transfer),
         )
+        return broken
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:
-        """Let the host fetch a version, and once more where the whole is not what the catalogue says it is."""
+        """Let the host fetch a version."""
         pull = transfer.model.pulls[transfer.version]
-        staged = self._stage([transfer])[0]
-        if staged["is_published"]:
-            return self._describe(transfer)
-        for _ in range(2):
-            with self._watching(transfer, f"{staged['staging']}.progress"):
-                self._call(
-                    "saved_model_fetch",
-                    url=pull.url,
-                    digest=pull.digest,
-                    staging=staged["staging"],
-                    basis=staged["basis"],
-                    prunable_bytes=self._prunable_bytes,
+        staging = self._store(transfer).staging(transfer.version)
+        with self._watching(transfer, f"{staging}.progress"):
+            fetched: dict[str, Any] | None = self._on_host.call(
+                pull_version,
+                base_path=self._args["base_path"],
+                group=self._args["group"],
+                model=transfer.model.name,
+                version=transfer.version,
+                contract=transfer.model.contract,
+                is_archive=pull.is_archive,
+                request={
+                    "url": pull.url,
+                    "digest": pull.digest,
+                    "prunable_bytes": self._prunable_bytes,
+                    "timeout_seconds": FETCH_TIMEOUT_SECONDS,
                     **{name: self._args[name] for name in FETCH_SPEC},
-                )
-            answer = self._call(
-                "saved_model_version",
-                digest=None if pull.is_archive else pull.digest,
-                source_digest=pull.digest if pull.is_archive else None,
-                signatures=transfer.model.contract,
-                **self._where(transfer),
+                    "no_proxy": self._args["no_proxy"] or [],
+                },
             )
-            if not answer["broken"]:
-                return {**self._describe(transfer), "bytes": answer["bytes"], "signatures": answer["signatures"]}
-        raise SavedModelError(
-            f"{pull.url} has digest {answer['digest']}, and `digests` of model {transfer.model.name} says "
-            f"{pull.digest} for version {transfer.version}; nothing was published. The module saved_model_info prints "
-            "the digest of a SavedModel where it was exported"
-        )
+        return {**self._describe(transfer), **(fetched or {})}
 
     def _stage(
-        self,
-        transfers: list[Transfer],
-        files: Files | None = None,
-        resend: list[str] | None = None,
-        room_only: bool = False,
+        self, transfers: list[Transfer], files: Files | None = None, resend: list[str] | None = None
     ) -> list[dict[str, Any]]:
-        """Have the host make staging directories, or with room_only just look whether there is room for all."""
+        """Have the host make staging directories."""
+        staged: list[dict[str, Any]] = self._on_host.call(
+            stage_versions,
+            base_path=self._args["base_path"],
+            group=self._args["group"],
+            **self._wanted(transfers, self._login_uid, files, resend),
+        )
+        return staged
+
+    def _wanted(
+        self, transfers: list[Transfer], uid: int, files: Files | None = None, resend: list[str] | None = None
+    ) -> dict[str, Any]:
         versions = [
             {
                 "model": one.model.name,
                 "version": one.version,
-                "uid": 0 if room_only else self._uid(one),
-                "files": None if one.pull else files or self._told_apart(one),
+                "uid": uid,
+                "files": files or self._told_apart(one),
                 "resend": resend or [],
             }
             for one in transfers
         ]
-        staged: list[dict[str, Any]] = self._call(
-            "saved_model_staging",
-            base_path=self._args["base_path"],
-            group=self._args["group"],
-            versions=versions,
-            prunable_bytes=self._prunable_bytes,
-            room_only=room_only,
-        )["versions"]
-        return staged
+        return {"versions": versions, "prunable_bytes": self._prunable_bytes}
 
     def _told_apart(self, transfer: Transfer) -> Files:
         """Return the files with their digests, by which the host finds those that a published version has already."""
         return digested(transfer.source, transfer.files) if transfer.model.name in self._known else transfer.files
-
-    def _uid(self, transfer: Transfer) -> int:
-        """Return who fills the staging directory: who logs in, or for what the host fetches FETCH_UID or root."""
-        if not transfer.pull:
-            return self._login_uid
-        return FETCH_UID if transfer.pull.url.startswith("rsync://") else 0
 
     def _find_login_uid(self) -> int:
         """Return the user id that rsync will log in with, whatever ssh's own configuration says."""
@@ -379,12 +379,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer)!r}, not a user id")
         return int(answer[-1])
 
-    def _where(self, transfer: Transfer) -> dict[str, Any]:
-        return {
-            "path": str(Path(self._args["base_path"], transfer.model.name)),
-            "version": transfer.version,
-            "group": self._args["group"],
-        }
+    def _store(self, transfer: Transfer) -> ModelStore:
+        return ModelStore(Path(self._args["base_path"], transfer.model.name))
 
     def _progress(self, transfer: Transfer, total: int | None) -> Progress:
         def say(text: str) -> None:
@@ -405,12 +401,6 @@ class ActionModule(ActionBase):
 
     def _is_base_path_right(self, facts: dict[str, str]) -> bool:
         return facts == {"owner": "root", "group": self._args["group"], "mode": f"{BASE_MODE:04o}"}
-
-    def _call(self, module: str, **args: Any) -> dict[str, Any]:
-        result = self._execute_module(module_name=f"{COLLECTION}.{module}", module_args=args, task_vars=self._task_vars)
-        if result.get("failed"):
-            raise AnsibleActionFail(result.get("msg", f"{module} failed"), result=result)
-        return result
 
     @staticmethod
     def _describe(transfer: Transfer) -> dict[str, Any]:

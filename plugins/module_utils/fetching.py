@@ -24,7 +24,10 @@ PROGRESS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Request:
-    """The options of the module saved_model_fetch, by their names."""
+    """What to fetch, where to, and how: basis is a directory of hard links to files of an older version that rsync may
+    take unchanged parts from, digest 64 hex digits, proxy a URL without which the host's proxy variables are used,
+    prunable_bytes for the error where there is no room, timeout_seconds how long to wait for the next byte.
+    """
 
     url: str
     staging: Path

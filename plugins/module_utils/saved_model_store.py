@@ -21,7 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256, sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
+    file_sha256,
+    sync,
+    sync_file_system,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     WORKERS,
     Files,
@@ -50,6 +54,7 @@ PATCHES = ".patches"
 Patches = Dict[str, Dict[str, Any]]
 
 BLOCK_BYTES = 4096
+MANY_FILES = 100  # each costs a wait for the disk, which the whole file system costs once
 
 
 @dataclass(frozen=True)
@@ -396,15 +401,16 @@ def _check_and_sync(staging: Path, files: Files) -> list[str]:
 
     Reading and writing to the disk go on at the same time; one after the other, a large file would take twice as long.
     """
-
-    def settle(name: str) -> None:
+    for name in files:
         (staging / name).chmod(FILE_MODE)
-        sync(staging / name)
-
     with ThreadPoolExecutor(WORKERS) as disk, ThreadPoolExecutor(WORKERS) as cpu:
-        settled = disk.map(settle, files)
+        if len(files) < MANY_FILES:
+            synced = [disk.submit(sync, staging / name) for name in files]
+        else:
+            synced = [disk.submit(sync_file_system, staging)]
         digests = dict(zip(files, cpu.map(lambda name: file_sha256(staging / name), files)))
-        list(settled)
+        for one in synced:
+            one.result()
     return sorted(name for name in files if digests[name] != files[name]["sha256"])
 
 

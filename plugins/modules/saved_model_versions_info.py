@@ -60,38 +60,9 @@ free:
   sample: {"bytes": 52428800, "inodes": 1200}
 """
 
-from pathlib import Path
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-
-FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
-
-
-def describe(store: ModelStore) -> dict[str, dict[str, Any]]:
-    """Return what is known of each version of a model, each fact None where it has no readable manifest."""
-    return {
-        str(version): {"directory": directory, **dict.fromkeys(FACTS), **_facts(store, version)}
-        for version, directory in store.published().items()
-    }
-
-
-def _facts(store: ModelStore, version: int) -> dict[str, Any]:
-    manifest = store.read_manifest(version) or {}
-    return {name: manifest[name] for name in FACTS if name in manifest}
-
-
-def describe_directory(path: Path) -> dict[str, str]:
-    """Return owner, group and mode of a directory, nothing where it is missing."""
-    if not path.is_dir():
-        return {}
-    status = path.stat()
-    owner, group = owner_and_group(status)
-    return {"owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import look
 
 
 def main() -> None:
@@ -102,13 +73,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    base_path = Path(module.params["base_path"])
-    module.exit_json(
-        changed=False,
-        models={name: describe(ModelStore(base_path / name)) for name in module.params["models"]},
-        base_path=describe_directory(base_path),
-        free=free_room(base_path),
-    )
+    module.exit_json(changed=False, **look(module.params["base_path"], module.params["models"]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import grp
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 from file_server import FileServer
+from saved_model_files import make_saved_model
 from stub_http import unused_port
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import fetch_archive as archive_source
@@ -34,7 +36,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_fetch import fetch
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_fetch
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
 
 pytestmark = pytest.mark.usefixtures("no_environment_proxy")
 WEIGHTS = os.urandom(300_000)
@@ -384,13 +386,56 @@ def test_request_that_cannot_be_right_is_refused_first(host: Host, options: dict
     assert host.beside() == [".staging-1"]
 
 
-def test_module_fetches_and_tells_what_came(
-    host: Host, web: FileServer, run_module: Callable[..., dict[str, Any]]
+@pytest.fixture
+def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
+    """Let the host publish an archive of a small SavedModel, less the files that are left out."""
+    source = make_saved_model(tmp_path / "source")
+
+    def run(
+        contract: dict[str, Any] | None = None,
+        without: str = "",
+        digest: str = "",
+        is_archive: bool = True,
+        **options: Any,
+    ) -> Any:
+        web.content = archive_of({name: (source / name).read_bytes() for name in list_files(source) if name != without})
+        request = dataclasses.asdict(host.request)
+        asked = {**request, "url": f"{web.url}/models/1.tar", "digest": digest or sha256(web.content), **options}
+        del asked["staging"], asked["basis"]
+        models = host.staging.parent.parent
+        group = grp.getgrgid(os.getgid()).gr_name
+        return pull_version(str(models), group, "MLP", 1, contract, is_archive=is_archive, request=asked)
+
+    return run
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root publishes")
+def test_fetched_version_is_published_and_what_was_needed_for_it_goes(host: Host, pull: Callable[..., Any]) -> None:
+    pulled = pull()
+    assert list(pulled["signatures"]) == ["serving_default"]
+    assert host.beside() == [".manifest-1.json", "1"]
+    manifest = json.loads((host.staging.parent / ".manifest-1.json").read_text())
+    assert len(manifest["source_digest"]) == 64
+    assert (manifest["bytes"], manifest["signatures"]) == (pulled["bytes"], pulled["signatures"])
+    assert pull() is None  # another run has published it
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root publishes")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"digest": "0" * 64}, "sha256 is"),
+        ({"is_archive": False}, "and `digests` of model MLP says"),  # which is the archive's
+        ({"contract": {"serving_default": {"inputs": {"no_such_input": {}}}}}, "no_such_input"),
+        ({"without": "variables/variables.index"}, "variables.index is missing"),
+    ],
+)
+def test_fetched_version_that_is_not_what_it_should_be_is_not_published(
+    host: Host, pull: Callable[..., Any], options: dict[str, Any], words: str
 ) -> None:
-    arguments = {"url": f"{web.url}/models/1.tar", "staging": str(host.staging), "digest": sha256(ARCHIVE)}
-    result = run_module(saved_model_fetch, **arguments)
-    assert (result["changed"], result["bytes"], result["resumed_bytes"]) == (True, len(ARCHIVE), 0)
-    assert "sha256 is" in run_module(saved_model_fetch, **{**arguments, "digest": "0" * 64})["msg"]
+    assert words in refusal(pull, **options)
+    assert "1" not in host.beside()
+    assert pull()  # and the next one is
 
 
 # rsync

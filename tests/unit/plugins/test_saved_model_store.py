@@ -23,8 +23,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     SavedModelError,
     add_digests,
     list_files,
+    total_bytes,
     tree_digest,
     tree_stamp,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    plan_versions,
+    publish_version,
+    stage_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
@@ -33,11 +39,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     remove,
     stage,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
-    saved_model_staging,
-    saved_model_version,
-    saved_model_versions_info,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_versions_info
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
@@ -80,8 +82,8 @@ def staged(source: Path, store: ModelStore, files: dict[str, Any]) -> Path:
     return arrive(source, store.staging(1))
 
 
-def publish_version(store: ModelStore, source: Path, version: int) -> dict[str, Any]:
-    """Publish a source as a version in the way that the modules do, and return its files."""
+def publish_as(store: ModelStore, source: Path, version: int) -> dict[str, Any]:
+    """Publish a source as a version in the way that the action does, and return its files."""
     files = add_digests(source, list_files(source))
     names = plan_staging(store, version, files).names
     stage(store, version, names, LOGIN, GROUP)
@@ -143,7 +145,7 @@ def test_staging_gives_away_no_file_that_a_published_version_has_too(
     store: ModelStore, source: Path, files: dict[str, Any]
 ) -> None:
     """As a run leaves it that was killed between the links and the rename."""
-    publish_version(store, source, 1)
+    publish_as(store, source, 1)
     store.staging(2).mkdir()
     os.link(store.version(1) / "saved_model.pb", store.staging(2) / "saved_model.pb")
     for names in (sorted(files), None):
@@ -258,7 +260,7 @@ def test_extra_file_is_refused(store: ModelStore, staged: Path, files: dict[str,
 
 
 def test_shared_file_that_a_published_version_has_lost_is_sent_again(store: ModelStore, source: Path) -> None:
-    files = publish_version(store, source, 1)
+    files = publish_as(store, source, 1)
     (store.version(1) / "saved_model.pb").unlink()
     names = plan_staging(store, 2, files).names
     stage(store, 2, names, LOGIN, GROUP)
@@ -276,8 +278,8 @@ def test_who_filled_a_staging_directory_is_shut_out_of_all_of_it(store: ModelSto
 def test_empty_files_are_not_linked(store: ModelStore, source: Path) -> None:
     """A file may have some 65,000 names, and every empty one has the same sha256."""
     (source / "assets" / "empty").touch()
-    publish_version(store, source, 1)
-    publish_version(store, source, 2)
+    publish_as(store, source, 1)
+    publish_as(store, source, 2)
     assert not (store.version(1) / "assets" / "empty").samefile(store.version(2) / "assets" / "empty")
 
 
@@ -322,7 +324,7 @@ def test_published_version_is_never_replaced(store: ModelStore, staged: Path, fi
 def test_file_that_a_published_version_has_costs_no_transfer_and_no_blocks(
     tmp_path: Path, store: ModelStore, source: Path
 ) -> None:
-    publish_version(store, source, 1)
+    publish_as(store, source, 1)
     new = make_saved_model(tmp_path / "source" / "2", weights=b"trained!")
     (new / "assets" / "words.txt").rename(new / "assets" / "vocabulary.txt")
     os.utime(new / "saved_model.pb", (1, 1))
@@ -330,7 +332,7 @@ def test_file_that_a_published_version_has_costs_no_transfer_and_no_blocks(
     plan = plan_staging(store, 2, files)
     assert WEIGHTS in plan.names
     assert not {"saved_model.pb", "assets/vocabulary.txt"} & set(plan.names)
-    publish_version(store, new, 2)
+    publish_as(store, new, 2)
     assert tree(store.version(2)) == tree(new)
     for old, shared in (("saved_model.pb", "saved_model.pb"), ("assets/words.txt", "assets/vocabulary.txt")):
         assert (store.version(1) / old).samefile(store.version(2) / shared)
@@ -338,7 +340,7 @@ def test_file_that_a_published_version_has_costs_no_transfer_and_no_blocks(
 
 
 def test_shared_file_that_has_rotted_is_not_taken_over(store: ModelStore, source: Path) -> None:
-    files = publish_version(store, source, 1)
+    files = publish_as(store, source, 1)
     (store.version(1) / "saved_model.pb").write_bytes(b"rotten")
     names = plan_staging(store, 2, files).names
     stage(store, 2, names, LOGIN, GROUP)
@@ -352,7 +354,7 @@ def test_shared_file_that_has_rotted_is_not_taken_over(store: ModelStore, source
 
 def test_basis_has_the_files_of_the_version_before(tmp_path: Path, store: ModelStore) -> None:
     for version, weights in ((1, b"one"), (3, b"three"), (5, b"five")):
-        publish_version(store, make_saved_model(tmp_path / "source" / str(version), weights=weights), version)
+        publish_as(store, make_saved_model(tmp_path / "source" / str(version), weights=weights), version)
     stage(store, 4, [WEIGHTS, "assets/new.txt"], LOGIN, GROUP)
     (linked,) = (path for path in store.basis(4).rglob("*") if path.is_file())
     assert linked == store.basis(4) / WEIGHTS
@@ -370,7 +372,7 @@ def test_version_put_there_by_hand_is_no_basis_and_shares_nothing(store: ModelSt
 
 
 def test_cut_file_is_filled_up_from_the_version_before(tmp_path: Path, store: ModelStore, source: Path) -> None:
-    publish_version(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
+    publish_as(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
     stage(store, 2, [WEIGHTS], LOGIN, GROUP)
     partial = store.staging(2) / WEIGHTS
     partial.parent.mkdir()
@@ -383,7 +385,7 @@ def test_cut_file_is_filled_up_from_the_version_before(tmp_path: Path, store: Mo
 
 
 def test_file_is_made_of_the_one_before_and_what_is_new(tmp_path: Path, store: ModelStore, source: Path) -> None:
-    publish_version(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
+    publish_as(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
     new = make_saved_model(tmp_path / "source" / "3", weights=b"a" * 100 + b"bb" + b"a" * 398 + b"cccc")
     files = add_digests(new, list_files(new))
     names = plan_staging(store, 2, files).names
@@ -401,7 +403,7 @@ def test_file_is_made_of_the_one_before_and_what_is_new(tmp_path: Path, store: M
 
 
 def test_patch_of_another_file_is_found_out(tmp_path: Path, store: ModelStore, source: Path) -> None:
-    publish_version(store, make_saved_model(tmp_path / "source" / "2", weights=b"x" * 1000), 1)
+    publish_as(store, make_saved_model(tmp_path / "source" / "2", weights=b"x" * 1000), 1)
     new = make_saved_model(tmp_path / "source" / "3", weights=b"y" * 1000)
     files = add_digests(new, list_files(new))
     names = plan_staging(store, 2, files).names
@@ -436,7 +438,7 @@ def test_what_has_arrived_needs_no_room_again(store: ModelStore, staged: Path, f
 def test_removed_version_is_renamed_away_before_its_files_go(
     store: ModelStore, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish_version(store, source, 1)
+    publish_as(store, source, 1)
     whole = tree(store.version(1))
     rmtree = shutil.rmtree
     seen = []
@@ -452,19 +454,19 @@ def test_removed_version_is_renamed_away_before_its_files_go(
 
 
 def test_removal_leaves_what_other_versions_share(tmp_path: Path, store: ModelStore, source: Path) -> None:
-    publish_version(store, source, 1)
-    publish_version(store, source, 2)
+    publish_as(store, source, 1)
+    publish_as(store, source, 2)
     remove(store, 1)
     assert tree(store.version(2)) == tree(source)
 
 
-def test_modules_stage_and_publish(
+def test_what_the_controller_calls_stages_and_publishes(
     run_module: Callable[..., dict[str, Any]], source: Path, store: ModelStore, files: dict[str, Any]
 ) -> None:
     group = grp.getgrgid(GROUP).gr_name
-    wanted = [{"model": "MLP", "version": 1, "uid": LOGIN, "files": list_files(source)}]
-    base = {"base_path": str(store.path.parent), "group": group}
-    (staged,) = run_module(saved_model_staging, versions=wanted, **base)["versions"]
+    wanted = [{"model": "MLP", "version": 1, "uid": LOGIN, "files": list_files(source), "resend": []}]
+    base_path = str(store.path.parent)
+    (staged,) = stage_versions(base_path, group, wanted, 0)
     assert staged == {
         "staging": str(store.staging(1)),
         "basis": str(store.basis(1)),
@@ -474,18 +476,15 @@ def test_modules_stage_and_publish(
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.staging(1))
-    published = run_module(
-        saved_model_version, path=str(store.path), version=1, group=group, files=files, signatures={"call": {}}
-    )
-    assert (published["changed"], published["broken"]) == (True, [])
-    found = run_module(saved_model_versions_info, base_path=base["base_path"], models=["MLP"])
+    assert publish_version(str(store.path), 1, group, files, {}, {"call": {}}) == []
+    found = run_module(saved_model_versions_info, base_path=base_path, models=["MLP"])
     assert found["models"]["MLP"] == {
         "1": {
             "directory": "1",
             "digest": tree_digest(files),
             "stamp": tree_stamp(files),
             "source_digest": None,
-            "bytes": published["bytes"],
+            "bytes": total_bytes(files),
             "signatures": {"call": {}},
         }
     }
@@ -538,12 +537,9 @@ def test_rsync_that_another_run_left_in_there_is_ended(
         assert left.wait(timeout=5) == -signal.SIGKILL
 
 
-def test_module_of_another_run_is_waited_for(
-    run_module: Callable[..., dict[str, Any]], store: ModelStore, staged: Path, files: dict[str, Any]
-) -> None:
+def test_another_run_is_waited_for(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     """It is about to publish what the next run would transfer."""
-    base = {"base_path": str(store.path.parent), "group": grp.getgrgid(GROUP).gr_name}
-    wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "files": files}
+    wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "files": files, "resend": []}
     is_held = threading.Event()
 
     def publish_slowly() -> None:
@@ -555,53 +551,26 @@ def test_module_of_another_run_is_waited_for(
     other = threading.Thread(target=publish_slowly)
     other.start()
     is_held.wait()
-    (answer,) = run_module(saved_model_staging, versions=[wanted], **base)["versions"]
+    (answer,) = stage_versions(str(store.path.parent), grp.getgrgid(GROUP).gr_name, [wanted], 0)
     other.join()
     assert answer["is_published"]
     assert facts(store.version(1)) == (0, GROUP, 0o750)
     assert not store.staging(1).exists()
 
 
-@pytest.mark.parametrize("options", [{"check": True}, {"room_only": True}])
-def test_room_is_checked_without_changing_anything(
-    run_module: Callable[..., dict[str, Any]], store: ModelStore, files: dict[str, Any], options: dict[str, Any]
-) -> None:
+def test_room_is_checked_without_changing_anything(store: ModelStore, files: dict[str, Any]) -> None:
     huge = {**files, WEIGHTS: {**files[WEIGHTS], "size": 1 << 60}}
-    base = {"base_path": str(store.path.parent), "group": "root", "prunable_bytes": 3 << 30, **options}
-    wanted = {"model": "MLP", "version": 1, "uid": LOGIN}
-    failed = run_module(saved_model_staging, versions=[{**wanted, "files": huge}], **base)
-    assert "has no room for the new versions: 1048576.0 TiB needed, " in failed["msg"]
-    assert "free, and pruning would give 3.0 GiB (playbooks/prune.yml)" in failed["msg"]
-    assert not run_module(saved_model_staging, versions=[{**wanted, "files": files}], **base)["changed"]
+    wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "resend": []}
+    with pytest.raises(SavedModelError) as error:
+        plan_versions(str(store.path.parent), [{**wanted, "files": huge}], 3 << 30)
+    assert "has no room for the new versions: 1048576.0 TiB needed, " in str(error.value)
+    assert "free, and pruning would give 3.0 GiB (playbooks/prune.yml)" in str(error.value)
+    plan_versions(str(store.path.parent), [{**wanted, "files": files}], 0)
     assert list(store.path.parent.iterdir()) == []
 
 
-def test_fetched_version_is_inspected_and_compared_before_it_is_published(
-    run_module: Callable[..., dict[str, Any]], source: Path, store: ModelStore, files: dict[str, Any]
-) -> None:
-    common = {"path": str(store.path), "version": 1, "group": grp.getgrgid(GROUP).gr_name}
-    stage(store, 1, None, 0, GROUP)
-    arrive(source, store.staging(1))
-    other = run_module(saved_model_version, digest="0" * 64, source_digest="0" * 64, **common)
-    assert (other["changed"], other["broken"], other["digest"]) == (False, sorted(files), tree_digest(files))
-    contract = {"serving_default": {"inputs": {"no_such_input": {}}}}
-    failed = run_module(saved_model_version, digest=tree_digest(files), signatures=contract, **common)
-    assert "no_such_input" in failed["msg"]
-    (store.staging(1) / "variables" / "variables.index").rename(store.path / "index")
-    assert "variables.index is missing" in run_module(saved_model_version, **common)["msg"]
-    assert store.published() == {}
-    (store.path / "index").rename(store.staging(1) / "variables" / "variables.index")
-    store.download(1).mkdir()
-    assert run_module(saved_model_version, digest=tree_digest(files), source_digest="abc", **common)["changed"]
-    assert not store.download(1).exists()
-    manifest = store.read_manifest(1) or {}
-    assert (manifest["source_digest"], manifest["files"].keys()) == ("abc", files.keys())
-    assert list(manifest["signatures"]) == ["serving_default"]
-
-
-def test_modules_name_what_is_wrong(run_module: Callable[..., dict[str, Any]], store: ModelStore) -> None:
-    base = {"base_path": str(store.path.parent), "versions": []}
-    failed = run_module(saved_model_staging, group="no-such-group", **base)
-    assert failed["msg"].startswith("group no-such-group does not exist")
-    failed = run_module(saved_model_version, path=str(store.path), version=1, group="root", files={})
-    assert str(store.path) in failed["msg"]
+def test_group_and_directory_that_are_missing_are_named(store: ModelStore) -> None:
+    with pytest.raises(SavedModelError, match="group no-such-group does not exist"):
+        stage_versions(str(store.path.parent), "no-such-group", [], 0)
+    with pytest.raises(OSError, match=str(store.path)):
+        publish_version(str(store.path), 1, "root", {}, {}, {})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import shutil
+import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,19 +24,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     list_files,
     tree_digest,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
-    saved_model_staging,
-    saved_model_version,
-    saved_model_versions_info,
-)
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import patches, run_memory, sources
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
-MODULES = {
-    f"{saved_models.COLLECTION}.{module.__name__.rpartition('.')[2]}": module
-    for module in (saved_model_staging, saved_model_version, saved_model_versions_info)
-}
 WEIGHTS = "variables/variables.data-00000-of-00001"
 RSYNC = shutil.which("rsync") or ""
 
@@ -81,7 +75,6 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture
 def action(
     models: Path,
-    run_module: Callable[..., dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     new_run: Callable[[], None],
 ) -> Any:
@@ -92,13 +85,27 @@ def action(
     plugin = saved_models.ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock(), MagicMock())
     plugin.calls = []
 
-    def execute(module_name: str, module_args: dict[str, Any], **_: Any) -> dict[str, Any]:
-        plugin.calls.append(module_name.rpartition(".")[2])
-        return run_module(MODULES[module_name], check=task.check_mode, **module_args)
+    def execute(command: str, in_data: bytes = b"", **_: Any) -> dict[str, Any]:
+        if command == "id -u":
+            return {"stdout": "1000\n"}
+        plugin.calls.append(json.loads(zlib.decompress(in_data))["function"])
+        done = subprocess.run(["/bin/sh", "-c", command], input=in_data, capture_output=True, check=False)
+        return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
-    monkeypatch.setattr(plugin, "_execute_module", execute)
-    monkeypatch.setattr(plugin, "_low_level_execute_command", lambda *_, **__: {"stdout": "1000\n"})
+    plugin._templar.template = lambda text: text
+    monkeypatch.setattr(plugin, "_compute_environment_string", lambda: "")
+    monkeypatch.setattr(plugin, "_low_level_execute_command", execute)
     return plugin
+
+
+@pytest.fixture
+def in_this_process(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call the host's functions here, where what they ask the system can be put in the place of its answers."""
+
+    def call(_: Any, function: Callable[..., Any], **arguments: Any) -> Any:
+        return function(**json.loads(json.dumps(arguments)))
+
+    monkeypatch.setattr(saved_models.HostProgram, "call", call)
 
 
 @pytest.fixture
@@ -143,7 +150,7 @@ def test_second_run_changes_nothing_reads_nothing_and_asks_the_host_once(
     result = publish()
     assert (result["changed"], result["published"]) == (False, [])
     assert [diff["before"] == diff["after"] for diff in result["diff"]] == [True]
-    assert action.calls == ["saved_model_versions_info"]
+    assert action.calls == ["look"]
 
 
 def test_base_path_with_other_rights_is_mended(publish: Callable[..., dict[str, Any]], models: Path) -> None:
@@ -154,6 +161,7 @@ def test_base_path_with_other_rights_is_mended(publish: Callable[..., dict[str, 
     assert not publish()["changed"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_newest_version_is_published_first(
     publish: Callable[..., dict[str, Any]], models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +416,7 @@ def test_diff_shows_how_signatures_change(publish: Callable[..., dict[str, Any]]
     assert ("words" in diff["before"], "words" in diff["after"]) == (False, True)
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("check", [False, True])
 def test_host_without_room_is_refused_before_the_first_byte(
     publish: Callable[..., dict[str, Any]],
@@ -478,12 +487,45 @@ def test_leftovers_in_staging_are_not_published(
     assert tree(models / "MLP" / "1") == tree(source / "1")
 
 
-def test_failed_module_fails_the_task_with_its_message(
+def test_program_that_does_not_run_on_the_host_fails_the_task_with_its_words(
     publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(action, "_execute_module", lambda **_: {"failed": True, "msg": "no python"})
-    with pytest.raises(AnsibleActionFail, match="no python"):
+    failed = {"rc": 127, "stdout": "Welcome!\n", "stderr": "sh: 1: /usr/bin/python3: not found\n"}
+    monkeypatch.setattr(action, "_low_level_execute_command", lambda *_, **__: failed)
+    with pytest.raises(AnsibleActionFail, match="python3 on the host stopped with code 127:\nsh: 1: .* not found$"):
         publish()
+
+
+def test_interpreter_and_environment_of_the_task_are_used(
+    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+
+    def execute(command: str, **_: Any) -> dict[str, Any]:
+        commands.append(command)
+        return {"rc": 1, "stdout": "", "stderr": "no"}
+
+    monkeypatch.setattr(action, "_compute_environment_string", lambda: "HTTPS_PROXY=http://proxy:3128 ")
+    monkeypatch.setattr(action, "_low_level_execute_command", execute)
+    action._templar.template = lambda _: "/opt/python3"
+    with pytest.raises(AnsibleActionFail, match="/opt/python3 on the host"):
+        publish()
+    assert commands[0].startswith("HTTPS_PROXY=http://proxy:3128 /opt/python3 -c ")
+
+
+def test_what_is_sent_to_a_host_stays_small(
+    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    execute = action._low_level_execute_command
+
+    def weigh(command: str, in_data: bytes = b"", **options: Any) -> Any:
+        sizes.append(len(command) + len(in_data))
+        return execute(command, in_data=in_data, **options)
+
+    monkeypatch.setattr(action, "_low_level_execute_command", weigh)
+    publish(versions=[1])
+    assert 1000 < max(sizes) < 20_000
 
 
 def test_missing_rsync_on_the_host_is_told(
@@ -512,6 +554,15 @@ def test_connection_that_carries_no_files_is_refused_before_anything_is_changed(
     assert list(models.iterdir()) == []
 
 
+def answer_id(action: Any, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    execute = action._low_level_execute_command
+
+    def answer(command: str, **options: Any) -> Any:
+        return {"stdout": output} if command == "id -u" else execute(command, **options)
+
+    monkeypatch.setattr(action, "_low_level_execute_command", answer)
+
+
 @pytest.mark.parametrize(
     ("output", "complaint"),
     [
@@ -522,7 +573,7 @@ def test_connection_that_carries_no_files_is_refused_before_anything_is_changed(
 def test_login_user_that_cannot_be_found_out_is_told(
     publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch, output: str, complaint: str
 ) -> None:
-    monkeypatch.setattr(action, "_low_level_execute_command", lambda *_, **__: {"stdout": output})
+    answer_id(action, monkeypatch, output)
     with pytest.raises(AnsibleActionFail, match=complaint):
         publish()
 
@@ -530,5 +581,5 @@ def test_login_user_that_cannot_be_found_out_is_told(
 def test_greeting_before_the_user_id_is_passed_over(
     publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(action, "_low_level_execute_command", lambda *_, **__: {"stdout": "Welcome!\n1000\n"})
+    answer_id(action, monkeypatch, "Welcome!\n1000\n")
     assert publish()["changed"]

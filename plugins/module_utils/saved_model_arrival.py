@@ -1,0 +1,86 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How versions that a controller sends arrive on a host: the host's part of the action saved_models."""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import check_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import Files, SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    ModelStore,
+    Patches,
+    compose,
+    make_directory,
+    plan_staging,
+    publish,
+    stage,
+)
+
+
+def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], prunable_bytes: int) -> list[Any]:
+    """Make a staging directory for each version, where there is room for all of them.
+
+    Each has model, version, uid (who fills the directory), files (size in bytes of each and its sha256 where it is
+    known, by its path in the version; None where they are not known yet) and resend, names of files that arrived
+    damaged and are not taken from a published version either. Returns for each staging, basis (directory that rsync may
+    take unchanged parts from), names of the files to transfer or None, and is_published, true for one that another run
+    has published meanwhile; else also basis_version. Raises OSError and SavedModelError.
+    """
+    group_id = id_of(group)
+    answers = plan_versions(base_path, versions, prunable_bytes)
+    make_directory(Path(base_path), group_id)
+    for wanted, answer in zip(versions, answers):
+        store = ModelStore(Path(base_path, wanted["model"]))
+        make_directory(store.path, group_id)
+        with store.alone(wanted["version"]):
+            answer["is_published"] = wanted["version"] in store.published()
+            if not answer["is_published"]:
+                answer["basis_version"] = stage(store, wanted["version"], answer["names"], wanted["uid"], group_id)
+    return answers
+
+
+def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes: int) -> list[dict[str, Any]]:
+    """Return what stage_versions would make, and change nothing. Raises OSError and SavedModelError."""
+    answers: list[dict[str, Any]] = []
+    needed_bytes = needed_inodes = 0
+    for wanted in versions:
+        store, version = ModelStore(Path(base_path, wanted["model"])), wanted["version"]
+        names = None
+        if wanted["files"] is not None:
+            plan = plan_staging(store, version, wanted["files"])
+            names = sorted({*plan.names, *wanted["resend"]})
+            needed_bytes += plan.needed_bytes
+            needed_inodes += plan.needed_inodes
+        answers.append({"staging": str(store.staging(version)), "basis": str(store.basis(version)), "names": names})
+    check_room(Path(base_path), needed_bytes, needed_inodes, prunable_bytes)
+    return answers
+
+
+def publish_version(
+    path: str, version: int, group: str, files: Files, patches: Patches, signatures: dict[str, Any] | None
+) -> list[str]:
+    """Publish the version that has arrived in the model's directory path.
+
+    Returns the files that did not arrive as they are in files; then nothing was published. Raises OSError and
+    SavedModelError.
+    """
+    store, group_id = ModelStore(Path(path)), id_of(group)
+    with store.alone(version):
+        if patches:
+            compose(store, version, patches, files)
+        return publish(store, version, files, group_id, {"source_digest": None, "signatures": signatures})
+
+
+def id_of(group: str) -> int:
+    """Return the id of the server's group. Raises SavedModelError where models could not be given to it."""
+    if os.geteuid() != 0:
+        raise SavedModelError("models are root's on the host: run the play with become: true")
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise SavedModelError(f"group {group} does not exist; the role tfserving_package makes it") from None

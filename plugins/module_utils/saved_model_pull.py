@@ -1,0 +1,75 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How a host fetches and publishes a version by itself: the host's part of the action saved_models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import Request
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    SavedModelError,
+    add_digests,
+    list_files,
+    total_bytes,
+    tree_digest,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    id_of,
+    stage_versions,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_fetch import fetch
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
+    check_saved_model,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    FETCH_UID,
+    ModelStore,
+    own,
+    publish,
+)
+
+ATTEMPTS = 2
+
+
+def pull_version(
+    base_path: str,
+    group: str,
+    model: str,
+    version: int,
+    contract: dict[str, Any] | None,
+    is_archive: bool,
+    request: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Fetch a version, and once more where the whole has another digest than it should, and publish it.
+
+    contract is the signatures that the model has to have; request has the fields of
+    Request, less the directories. Returns bytes and signatures of the version, None where another run has published it
+    meanwhile. Raises OSError and SavedModelError.
+    """
+    is_rsync = request["url"].startswith("rsync://")  # which runs as that user
+    wanted = {"model": model, "version": version, "uid": FETCH_UID if is_rsync else 0, "files": None, "resend": []}
+    (staged,) = stage_versions(base_path, group, [wanted], request["prunable_bytes"])
+    if staged["is_published"]:
+        return None
+    asked = Request(**request, staging=Path(staged["staging"]), basis=Path(staged["basis"]))
+    store, group_id = ModelStore(Path(base_path, model)), id_of(group)
+    for _ in range(ATTEMPTS):
+        fetch(asked)
+        with store.alone(version):
+            own(asked.staging, group_id)
+            files = add_digests(asked.staging, list_files(asked.staging))
+            digest = tree_digest(files)
+            # The digest of an archive was checked before it was unpacked.
+            if is_archive or digest == asked.digest:
+                signatures = check_saved_model(asked.staging, contract).signatures
+                extra = {"source_digest": asked.digest if is_archive else None, "signatures": signatures}
+                if publish(store, version, files, group_id, extra):
+                    continue  # a disk that reads something else each time
+                return {"bytes": total_bytes(files), "signatures": signatures}
+    raise SavedModelError(
+        f"{asked.hide(asked.url)} has digest {digest}, and `digests` of model {model} says {asked.digest} for version "
+        f"{version}; nothing was published. The module saved_model_info prints the digest of a SavedModel where it was "
+        "exported"
+    )

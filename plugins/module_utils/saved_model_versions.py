@@ -1,0 +1,45 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host has of models: their versions, where these lie, and what room is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+
+FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
+
+
+def look(base_path: str, models: list[str]) -> dict[str, Any]:
+    """Return the result of the module saved_model_versions_info for these models."""
+    return {
+        "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
+        "base_path": describe_directory(Path(base_path)),
+        "free": free_room(Path(base_path)),
+    }
+
+
+def describe(store: ModelStore) -> dict[str, dict[str, Any]]:
+    """Return what is known of each version of a model, each fact None where it has no readable manifest."""
+    return {
+        str(version): {"directory": directory, **dict.fromkeys(FACTS), **_facts(store, version)}
+        for version, directory in store.published().items()
+    }
+
+
+def _facts(store: ModelStore, version: int) -> dict[str, Any]:
+    manifest = store.read_manifest(version) or {}
+    return {name: manifest[name] for name in FACTS if name in manifest}
+
+
+def describe_directory(path: Path) -> dict[str, str]:
+    """Return owner, group and mode of a directory, nothing where it is missing."""
+    if not path.is_dir():
+        return {}
+    status = path.stat()
+    owner, group = owner_and_group(status)
+    return {"owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
