@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -283,10 +284,10 @@ class Moment:
         return f"{until(is_filled)}; {until(f'! {is_filling}')}; sleep {self.delay:.3f}"
 
 
-# How to end what on the host takes part in a sync. A module is a Python that reads its program from its input.
+# How to end what on the host takes part in a sync. The program is a Python that reads the rest of it from its input.
 HOST_KILLS = {
     "rsync": "pkill -KILL -x rsync",
-    "module": "pkill -KILL -xf '/usr/bin/python3(\\.[0-9]+)?'",
+    "program": "pkill -KILL -f '^/usr/bin/python3 -c import json'",
     "connection": "pkill -KILL -f '^sshd.*: deploy'",
 }
 
@@ -301,7 +302,7 @@ def twenty_moments() -> list[Moment]:
         shares = sorted(dice.uniform(0.02, 0.98) for _ in victims)
         dice.shuffle(victims)
         moments += [Moment("transferring", share, victim) for share, victim in zip(shares, victims)]
-        victims = ["module", "connection", "controller"]
+        victims = ["program", "connection", "controller"]
         moments += [Moment("verifying", dice.uniform(0, 0.1), victim) for victim in victims]
     return moments
 
@@ -373,6 +374,42 @@ def test_run_after_a_late_kill_transfers_only_the_rest(start, sync, server, big)
     assert is_published(server, "MLP", BIG)
 
 
+@contextmanager
+def silent_link(server: Server):
+    """Lose all that the host's sshd sends, without a word to either side. What clients get is not touched."""
+    rule = ["INPUT", "--source", server.address, "--protocol", "tcp", "--sport", "22", "--jump", "DROP"]
+    subprocess.run(["iptables", "--insert", *rule], check=True)
+    try:
+        yield
+        listed = subprocess.run(
+            ["iptables", "--list", "INPUT", "1", "--verbose", "--exact"], capture_output=True, text=True, check=True
+        )
+        assert int(listed.stdout.split()[0]) > 0, listed.stdout  # packets
+    finally:
+        subprocess.run(["iptables", "--delete", *rule], check=True)
+
+
+def test_link_that_falls_silent_breaks_nothing(start, sync, server, watch, big):
+    remove(server, "MLP", BIG)
+    with start() as run:
+        wait_until_staged(server, 0.2)
+        with silent_link(server):
+            time.sleep(3)
+            assert not run.is_over()
+        assert run.process.wait(60) == 0
+    assert is_published(server, "MLP", BIG)
+    remove(server, "MLP", BIG)
+    with start() as run:
+        wait_until_staged(server, 0.2)
+        with silent_link(server):
+            time.sleep(1)
+            run.kill()
+    assert not is_published(server, "MLP", BIG)
+    played = sync()
+    assert (played.failed, played.changed()) == (False, 1), played.text
+    assert watch.problems() == []
+
+
 def test_run_that_hangs_does_not_touch_what_the_next_run_publishes(start, sync, server, source, watch, big):
     """Its network was cut without a word, and comes back when the version is there, made from a newer export."""
     remove(server, "MLP", BIG)
@@ -401,7 +438,7 @@ def test_run_that_hangs_does_not_touch_what_the_next_run_publishes(start, sync, 
 
 
 def test_run_that_follows_on_the_heels_of_a_killed_one_publishes(start, sync, server, watch, big):
-    """The module of the killed run is still at work on the host: it reads what has arrived, and would rename it."""
+    """The program of the killed run is still at work on the host: it reads what has arrived, and would rename it."""
     remove(server, "MLP", BIG)
     with start() as run:
         wait_until_staged(server, 1)
