@@ -24,6 +24,7 @@ from conftest import INVENTORY, Server
 from prediction_stream import Stream
 from versions import (
     BASE,
+    KILL_PROGRAM,
     SHARD,
     copy_version,
     has_bytes,
@@ -284,10 +285,10 @@ class Moment:
         return f"{until(is_filled)}; {until(f'! {is_filling}')}; sleep {self.delay:.3f}"
 
 
-# How to end what on the host takes part in a sync. The program is a Python that reads the rest of it from its input.
+# How to end what on the host takes part in a sync.
 HOST_KILLS = {
     "rsync": "pkill -KILL -x rsync",
-    "program": "pkill -KILL -f '^/usr/bin/python3 -c import json'",
+    "program": KILL_PROGRAM,
     "connection": "pkill -KILL -f '^sshd.*: deploy'",
 }
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, S3_ENDPOINT, S3_KEY, SERVING, STORE_PASSWORD, STORE_USER
-from versions import SHARD, copy_version, has_bytes, models_only, on_host, received, until, wait_for, write
+from versions import (
+    KILL_PROGRAM,
+    SHARD,
+    copy_version,
+    has_bytes,
+    models_only,
+    on_host,
+    received,
+    until,
+    wait_for,
+    write,
+)
 
 HOST = "debian12"
 PROXIED = "debian13b"
@@ -250,7 +261,7 @@ def test_download_that_was_cut_goes_on_where_it_stopped(fetched, model_store, sy
     model = {"name": "tar", "source": source, "versions": [3], "digests": {3: sha256_of(archive)}}
     host, base = on(HOST), "/var/lib/tensorflow-serving/models/tar"
     late = until(has_bytes(f"{base}/.staging-3.download/archive", size * 3 // 4))
-    killer = on_host(HOST, f"{late}; pkill -KILL -xf '/usr/bin/python3(\\.[0-9]+)?'")
+    killer = on_host(HOST, f"{late}; {KILL_PROGRAM}")
     assert sync(model).failed
     killer.wait(90)
     assert host.check_output(f"ls {base}").split() == ["1"]

@@ -15,6 +15,8 @@ from conftest import LAB
 
 BASE = "/var/lib/tensorflow-serving/models"
 SHARD = "variables/variables.data-00000-of-00001"
+# Ends what the collection runs on a host: a Python that reads the rest of its program from its input.
+KILL_PROGRAM = "pkill -KILL -f '^/usr/bin/python3 -c import json'"
 ROLE = "modelops.tensorflow_serving.tfserving_models"
 
 
