@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    examine_version,
     plan_versions,
     publish_version,
     stage_versions,
@@ -237,29 +238,26 @@ class ActionModule(ActionBase):
 
     def _push(self, transfer: Transfer) -> dict[str, Any]:
         basis_version, changes = self._compare(transfer)
-        with ThreadPoolExecutor(1) as pool:
-            # Files that a published version has already are told by their digests. Others' are computed meanwhile.
-            early = {
-                name: facts
-                for name, facts in transfer.files.items()
-                if transfer.model.name in self._known and (name not in changes or changes[name].runs == [])
-            }
-            known = digested(transfer.source, early) if early else {}
-            late = {name: facts for name, facts in transfer.files.items() if name not in early}
-            rest = pool.submit(digested, transfer.source, late)
-            staged = self._stage([transfer], {**transfer.files, **known})[0]
-            if staged["is_published"]:
-                return self._describe(transfer)
-            if staged["basis_version"] != basis_version:  # another run has published one meanwhile
-                changes = {}
-            broken = self._deliver(transfer, staged, changes, known, rest)
-            if broken:
-                self._display.warning(
-                    f"{', '.join(broken[:5])} of {transfer.model.name} version {transfer.version} did not "
-                    "arrive as sent; sent again"
-                )
-                staged = self._stage([transfer], {**known, **rest.result()}, resend=broken)[0]
-                broken = self._deliver(transfer, {**staged, "basis": None}, {}, known, rest)
+        # Files that a published version has already are told by their digests.
+        early = {
+            name: facts
+            for name, facts in transfer.files.items()
+            if transfer.model.name in self._known and (name not in changes or changes[name].runs == [])
+        }
+        files = {**transfer.files, **(digested(transfer.source, early) if early else {})}
+        staged = self._stage([transfer], files)[0]
+        if staged["is_published"]:
+            return self._describe(transfer)
+        if staged["basis_version"] != basis_version:  # another run has published one meanwhile
+            changes = {}
+        broken = self._deliver(transfer, staged, changes, files)
+        if broken:
+            self._display.warning(
+                f"{', '.join(broken[:5])} of {transfer.model.name} version {transfer.version} did not arrive as sent; "
+                "sent again"
+            )
+            staged = self._stage([transfer], files, resend=broken)[0]
+            broken = self._deliver(transfer, {**staged, "basis": None}, {}, files)
         if broken:
             if tree_stamp(list_files(transfer.source)) != tree_stamp(transfer.files):
                 raise SavedModelError(f"{transfer.source} was written to meanwhile; play again when it is complete")
@@ -283,12 +281,7 @@ class ActionModule(ActionBase):
         return basis, {name: change for name, change in compared.items() if change is not None}
 
     def _deliver(
-        self,
-        transfer: Transfer,
-        staged: dict[str, Any],
-        changes: dict[str, Change],
-        known: Files,
-        rest: Future[Files],
+        self, transfer: Transfer, staged: dict[str, Any], changes: dict[str, Change], files: Files
     ) -> list[str]:
         """Send the files that the host lacks, or what is new in them, and have them published.
 
@@ -306,15 +299,23 @@ class ActionModule(ActionBase):
             size = sum(file.stat().st_size for file in data)
             staging, tell = f"{staged['staging']}/{PATCHES}", self._progress(transfer, size).at
             transport.send(data[0].parent, [file.name for file in data], size, staging, None, tell)
-        broken: list[str] = self._on_host.call(
-            publish_version,
-            path=str(self._store(transfer).path),
-            version=transfer.version,
-            group=self._args["group"],
-            files={**known, **rest.result()},
-            patches={name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()},
-            signatures=transfer.signatures,
+        where = {
+            "path": str(self._store(transfer).path),
+            "version": transfer.version,
+            "group": self._args["group"],
+        }
+        # Both sides read the files now: before, that would have taken processors from the transfer.
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(digested, transfer.source, transfer.files)
+            made = {name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()}
+            arrived = self._on_host.call(examine_version, files=files, patches=made, **where)
+            expected = sent.result()
+        broken = arrived["missing"] or sorted(
+            name for name in files if arrived["digests"][name] != expected[name]["sha256"]
         )
+        if not broken:
+            seal, signatures = arrived["seal"], transfer.signatures
+            self._on_host.call(publish_version, files=expected, seal=seal, signatures=signatures, **where)
         return broken
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import grp
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     ModelStore,
     Patches,
     compose,
+    examine,
     make_directory,
     plan_staging,
-    publish,
+    release,
     stage,
 )
 
@@ -40,7 +42,9 @@ def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], p
         with store.alone(wanted["version"]):
             answer["is_published"] = wanted["version"] in store.published()
             if not answer["is_published"]:
-                answer["basis_version"] = stage(store, wanted["version"], answer["names"], wanted["uid"], group_id)
+                answer["basis_version"] = stage(
+                    store, wanted["version"], answer["names"], wanted["uid"], group_id, wanted["resend"]
+                )
     return answers
 
 
@@ -61,19 +65,25 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
     return answers
 
 
-def publish_version(
-    path: str, version: int, group: str, files: Files, patches: Patches, signatures: dict[str, Any] | None
-) -> list[str]:
-    """Publish the version that has arrived in the model's directory path.
+def examine_version(path: str, version: int, group: str, files: Files, patches: Patches) -> dict[str, Any]:
+    """Say what has arrived of a version in the model's directory path, as Arrived has it, and close it for writing.
 
-    Returns the files that did not arrive as they are in files; then nothing was published. Raises OSError and
-    SavedModelError.
+    files have a sha256 where they were not transferred. Raises OSError and SavedModelError.
     """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
         if patches:
             compose(store, version, patches, files)
-        return publish(store, version, files, group_id, {"source_digest": None, "signatures": signatures})
+        return asdict(examine(store, version, files, group_id))
+
+
+def publish_version(
+    path: str, version: int, group: str, files: Files, seal: str, signatures: dict[str, Any] | None
+) -> None:
+    """Publish the version that was examined in the model's directory path. Raises OSError and SavedModelError."""
+    store, group_id = ModelStore(Path(path)), id_of(group)
+    with store.alone(version):
+        release(store, version, files, group_id, {"source_digest": None, "signatures": signatures}, seal)
 
 
 def id_of(group: str) -> int:

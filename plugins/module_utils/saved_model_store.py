@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Collection, Dict, Iterator
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
     file_sha256,
@@ -149,10 +150,18 @@ def plan_staging(store: ModelStore, version: int, files: Files) -> Staging:
     return Staging(names, needed, len(names) + len(folders))
 
 
-def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, group_id: int) -> int | None:
+def stage(
+    store: ModelStore,
+    version: int,
+    names: list[str] | None,
+    uid: int,
+    group_id: int,
+    damaged: Collection[str] = (),
+) -> int | None:
     """Make an empty or take over a half-filled staging directory for the user who fills it.
 
-    names are the files that will come, whatever else lies there is removed; None where they are not known yet. Each one
+    names are the files that will come, whatever else lies there is removed, and what is there of damaged ones; None
+    where they are not known yet. Each one
     that the version before has too gets a hard link in the basis directory; returns which version that is.
     """
     make_directory(store.path, group_id)
@@ -163,6 +172,8 @@ def stage(store: ModelStore, version: int, names: list[str] | None, uid: int, gr
     staging.mkdir(mode=STAGING_MODE, exist_ok=True)
     own(staging, -1)
     _keep_only(staging, names)
+    for name in damaged:
+        (staging / name).unlink(missing_ok=True)
     basis.mkdir(mode=STAGING_MODE)
     older = _version_before(store, version)
     if older is not None:
@@ -199,12 +210,23 @@ def compose(store: ModelStore, version: int, patches: Patches, files: Files) -> 
     _remove_tree(staging / PATCHES)
 
 
-def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
-    """Check a filled staging directory against files and let it appear as its version; extra goes to its manifest.
+@dataclass(frozen=True)
+class Arrived:
+    """What has arrived in a staging directory: the files that are missing, or the sha256 of each and a seal.
 
-    Files that are missing are hard links to those of published versions with the same sha256. Returns the names of
-    files that are missing all the same or whose sha256 is not what it should be: these are deleted, nothing is
-    published, and they have to be sent again. Raises SavedModelError when the staging directory has other files.
+    The seal is broken by whatever happens to one of the files afterwards.
+    """
+
+    missing: list[str]
+    digests: dict[str, str]
+    seal: str
+
+
+def examine(store: ModelStore, version: int, files: Files, group_id: int) -> Arrived:
+    """Close a filled staging directory, have its files on the disk, and say what they are.
+
+    Files that are missing are hard links to those of published versions with the same sha256. Raises SavedModelError
+    when the staging directory has other files.
     """
     staging, published = store.staging(version), store.version(version)
     if version in store.published():
@@ -217,12 +239,20 @@ def publish(store: ModelStore, version: int, files: Files, group_id: int, extra:
         raise SavedModelError(f"{staging} has files that were not sent: {', '.join(others[:5])}")
     missing = sorted(set(files) - set(arrived))
     if missing:
-        return missing
-    broken = _check_and_sync(staging, files)
-    for name in broken:
-        (staging / name).unlink()
-    if broken:
-        return broken
+        return Arrived(missing, {}, "")
+    return Arrived([], _digest_and_sync(staging, files), _seal(staging, files))
+
+
+def release(
+    store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any], seal: str | None = None
+) -> None:
+    """Let a staging directory that was examined appear as its version; extra goes to its manifest.
+
+    Raises SavedModelError where the seal is broken.
+    """
+    staging, published = store.staging(version), store.version(version)
+    if seal is not None and (not staging.is_dir() or _seal(staging, files) != seal):
+        raise SavedModelError(f"{staging} was changed by another run meanwhile; play again")
     for folder in reversed([staging, *(path for path in walk(staging) if path.is_dir())]):
         os.chown(folder, 0, group_id)
         folder.chmod(DIRECTORY_MODE)
@@ -232,7 +262,21 @@ def publish(store: ModelStore, version: int, files: Files, group_id: int, extra:
     sync(store.path)
     _remove_tree(store.basis(version))
     _remove_tree(store.download(version))
-    return []
+
+
+def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
+    """Check a filled staging directory against files and let it appear as its version, in one go.
+
+    Returns the names of files that are missing or whose sha256 is not what it should be; then these are deleted and
+    nothing is published.
+    """
+    arrived = examine(store, version, files, group_id)
+    broken = arrived.missing or sorted(name for name in files if arrived.digests[name] != files[name]["sha256"])
+    for name in broken:
+        (store.staging(version) / name).unlink(missing_ok=True)
+    if not broken:
+        release(store, version, files, group_id, extra)
+    return broken
 
 
 def remove(store: ModelStore, version: int) -> None:
@@ -396,8 +440,17 @@ def _link_shared(store: ModelStore, staging: Path, files: Files) -> None:
             os.link(source, staging / name, follow_symlinks=False)
 
 
-def _check_and_sync(staging: Path, files: Files) -> list[str]:
-    """Have every file on the disk, and return those whose sha256 is not that of files.
+def _seal(staging: Path, files: Files) -> str:
+    """Return what changes with every write to one of the files, and when one is replaced."""
+    facts = []
+    for name in sorted(files):
+        status = (staging / name).lstat()
+        facts.append([name, status.st_ino, status.st_size, status.st_ctime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _digest_and_sync(staging: Path, files: Files) -> dict[str, str]:
+    """Have every file on the disk, and return the sha256 of each.
 
     Reading and writing to the disk go on at the same time; one after the other, a large file would take twice as long.
     """
@@ -411,7 +464,7 @@ def _check_and_sync(staging: Path, files: Files) -> list[str]:
         digests = dict(zip(files, cpu.map(lambda name: file_sha256(staging / name), files)))
         for one in synced:
             one.result()
-    return sorted(name for name in files if digests[name] != files[name]["sha256"])
+    return digests
 
 
 def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    examine_version,
     plan_versions,
     publish_version,
     stage_versions,
@@ -476,7 +477,10 @@ def test_what_the_controller_calls_stages_and_publishes(
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.staging(1))
-    assert publish_version(str(store.path), 1, group, files, {}, {"call": {}}) == []
+    arrived = examine_version(str(store.path), 1, group, list_files(source), {})
+    assert arrived["missing"] == []
+    assert arrived["digests"] == {name: one["sha256"] for name, one in files.items()}
+    publish_version(str(store.path), 1, group, files, arrived["seal"], {"call": {}})
     found = run_module(saved_model_versions_info, base_path=base_path, models=["MLP"])
     assert found["models"]["MLP"] == {
         "1": {
@@ -573,4 +577,34 @@ def test_group_and_directory_that_are_missing_are_named(store: ModelStore) -> No
     with pytest.raises(SavedModelError, match="group no-such-group does not exist"):
         stage_versions(str(store.path.parent), "no-such-group", [], 0)
     with pytest.raises(OSError, match=str(store.path)):
-        publish_version(str(store.path), 1, "root", {}, {}, {})
+        examine_version(str(store.path), 1, "root", {}, {})
+
+
+@pytest.mark.parametrize("way", ["write", "replace", "stage"])
+def test_what_was_changed_after_it_was_examined_is_not_published(
+    store: ModelStore, staged: Path, files: dict[str, Any], way: str
+) -> None:
+    group = grp.getgrgid(GROUP).gr_name
+    arrived = examine_version(str(store.path), 1, group, files, {})
+    file = staged / WEIGHTS
+    times = file.stat()
+    if way == "write":
+        file.write_bytes(file.read_bytes()[::-1])
+    elif way == "replace":
+        shutil.copy2(file, staged / "copy")
+        (staged / "copy").replace(file)
+    else:
+        stage(store, 1, sorted(files), LOGIN, GROUP)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(SavedModelError, match="was changed by another run meanwhile"):
+        publish_version(str(store.path), 1, group, files, arrived["seal"], {})
+    assert store.published() == {}
+
+
+def test_damaged_file_is_not_there_to_be_taken_for_the_whole_one(
+    store: ModelStore, staged: Path, files: dict[str, Any]
+) -> None:
+    wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "files": files, "resend": [WEIGHTS]}
+    stage_versions(str(store.path.parent), grp.getgrgid(GROUP).gr_name, [wanted], 0)
+    assert not (staged / WEIGHTS).exists()
+    assert (staged / "saved_model.pb").exists()
