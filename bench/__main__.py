@@ -1,4 +1,4 @@
-"""Measure the cases and print a table of each; with all cases, write docs/benchmarks.md and its figure too."""
+"""Measure the cases and print a table of each; once all have been measured, write docs/benchmarks.md and its figure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bench.report import CaseReport
 from bench.summary import summarize
 
 MODELS = hosts.STATE / "models"
+RESULTS = hosts.STATE / "results"  # of each case, the last that was measured on this lab
 DOCUMENT, FIGURE = Path("docs/benchmarks.md"), Path("docs/benchmarks.png")
 
 
@@ -66,7 +67,6 @@ def run_line(run: Run) -> str:
 def main(argv: list[str]) -> int:
     options = parse(argv)
     progress = Progress()
-    reports = []
     try:
         progress.say("preparing the hosts")
         hosts.prepare(hosts.HOSTS)
@@ -78,8 +78,10 @@ def main(argv: list[str]) -> int:
             case = cases.ALL[name](MODELS)
             one = run_case(case, options.repeat, interface, progress)
             print(f"\n{one.title}\n{report.case_text(one, cases.BY_HAND.name)}", flush=True)
-            reports.append(one)
-        if not options.cases:
+            report.save(one, RESULTS / f"{name}.json")
+        saved = [RESULTS / f"{name}.json" for name in cases.ALL]
+        if all(path.exists() for path in saved):
+            reports = [report.load(path) for path in saved]
             DOCUMENT.write_text(report.document(reports, machine.describe(), cases.BY_HAND.name))
             figure.draw(reports, cases.OURS.name, FIGURE)
             progress.say(f"wrote {DOCUMENT} and {FIGURE}")

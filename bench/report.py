@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from bench.summary import Summary, Target
 
@@ -19,6 +21,18 @@ class CaseReport:
     text: str
     rows: Mapping[str, Summary]
     targets: Sequence[Target]
+
+
+def save(case: CaseReport, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(asdict(case), indent=1))
+
+
+def load(path: Path) -> CaseReport:
+    saved = json.loads(path.read_text())
+    rows = {label: Summary(**one) for label, one in saved["rows"].items()}
+    targets = [Target(**one) for one in saved["targets"]]
+    return CaseReport(saved["title"], saved["text"], rows, targets)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -19,6 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files 
 Files = Dict[str, Dict[str, Any]]
 
 # Python's sha256 and fsync leave the processor to others.
+SMALL_BYTES = 1 << 20
 WORKERS = min(4, os.cpu_count() or 1)
 
 _VERSION = re.compile(r"[0-9]+")
@@ -105,9 +106,12 @@ def _raise(error: OSError) -> NoReturn:
 
 def add_digests(path: Path, files: Files) -> Files:
     """Return files with the sha256 of each one's content added."""
+    # Small files one after the other: threads would spend their time waiting for each other.
+    digests = {name: file_sha256(path / name) for name, facts in files.items() if facts["size"] < SMALL_BYTES}
+    large = [name for name in files if name not in digests]
     with ThreadPoolExecutor(WORKERS) as pool:
-        digests = pool.map(lambda name: file_sha256(path / name), files)
-        return {name: dict(facts, sha256=digest) for (name, facts), digest in zip(files.items(), digests)}
+        digests.update(zip(large, pool.map(lambda name: file_sha256(path / name), large)))
+    return {name: dict(facts, sha256=digests[name]) for name, facts in files.items()}
 
 
 def tree_stamp(files: Files) -> str:

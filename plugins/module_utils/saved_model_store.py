@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Collection, Dict, Iterator
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
-    file_sha256,
     sync,
     sync_file_system,
 )
@@ -31,6 +30,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     WORKERS,
     Files,
     SavedModelError,
+    add_digests,
     list_files,
     published_versions,
     total_bytes,
@@ -456,15 +456,15 @@ def _digest_and_sync(staging: Path, files: Files) -> dict[str, str]:
     """
     for name in files:
         (staging / name).chmod(FILE_MODE)
-    with ThreadPoolExecutor(WORKERS) as disk, ThreadPoolExecutor(WORKERS) as cpu:
+    with ThreadPoolExecutor(WORKERS) as disk:
         if len(files) < MANY_FILES:
             synced = [disk.submit(sync, staging / name) for name in files]
         else:
             synced = [disk.submit(sync_file_system, staging)]
-        digests = dict(zip(files, cpu.map(lambda name: file_sha256(staging / name), files)))
+        digests = add_digests(staging, list_files(staging))
         for one in synced:
             one.result()
-    return digests
+    return {name: digests[name]["sha256"] for name in files}
 
 
 def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:

@@ -32,6 +32,9 @@ START = (
 )
 
 
+COMPRESSION = 1  # of 0 to 9: lists of thousands of files take longer to be packed tighter than to travel
+
+
 class HostProgram:
     """The host of an action's connection, as the user that the task becomes there."""
 
@@ -54,7 +57,7 @@ class HostProgram:
         command = shlex.join([self._python(), "-c", START])
         environment = self._action._compute_environment_string().strip()  # noqa: SLF001 - as Ansible's modules get it
         done = self._action._low_level_execute_command(  # noqa: SLF001 - it is there for actions
-            f"{environment} {command}".strip(), in_data=zlib.compress(json.dumps(payload).encode(), 9)
+            f"{environment} {command}".strip(), in_data=zlib.compress(json.dumps(payload).encode(), COMPRESSION)
         )
         answer = _read_answer(done["stdout"])
         if answer is None:
