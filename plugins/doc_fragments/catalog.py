@@ -72,4 +72,19 @@ options:
         description: How many of the newest versions stay on the host. What O(catalog[].model_version_policy) serves,
           what has a label and what the running server uses stays in any case. By default every version does.
         type: int
+      sample_requests:
+        description: Requests that every served version has to answer before it counts as served, as C(AVAILABLE) alone
+          is no proof that a version can predict.
+        type: list
+        elements: dict
+        suboptions:
+          signature_name:
+            description: The signature.
+            type: str
+            default: serving_default
+          instances:
+            description: The instances, in the row form of the REST interface.
+            type: list
+            elements: raw
+            required: true
 """

@@ -42,6 +42,14 @@ CATALOG_OPTIONS: dict[str, Any] = {
     "digests": {"type": "dict"},
     "signatures": {"type": "dict"},
     "keep": {"type": "int"},
+    "sample_requests": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "signature_name": {"type": "str", "default": "serving_default"},
+            "instances": {"type": "list", "elements": "raw", "required": True},
+        },
+    },
 }
 
 ARCHIVES = (".tar.zst", ".tar.gz", ".tgz", ".tar")
@@ -73,7 +81,7 @@ class Model:
 
     A version is in sources, {version: directory on the controller}, with its files in files as list_files returns
     them, or in pulls. contract are the signatures that every version has to have; keep is how many versions stay, None
-    for all.
+    for all; samples are requests, as read_samples returns them, that every served version has to answer.
     """
 
     name: str
@@ -84,6 +92,7 @@ class Model:
     pulls: dict[int, Pull] = field(default_factory=dict)
     contract: dict[str, Any] | None = None
     keep: int | None = None
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def versions(self) -> list[int]:
@@ -121,9 +130,10 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
     parts: dict[str, Any] = {}
     readers: dict[str, Callable[[], Any]] = {
         "policy": lambda: read_policy(entry.get("model_version_policy")),
-        "labels": lambda: _read_labels(entry.get("version_labels") or {}),
+        "labels": lambda: read_labels(entry.get("version_labels") or {}),
         "keep": lambda: read_keep(entry.get("keep"), keep),
         "contract": lambda: _read_contract(entry.get("signatures")),
+        "samples": lambda: read_samples(entry.get("sample_requests")),
     }
     if is_pulled(entry["source"]):
         readers["pulls"] = lambda: _read_pulls(entry)
@@ -229,7 +239,7 @@ def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
     return {version: sources[version] for version in sorted(wanted)}
 
 
-def _read_labels(labels: dict[str, Any]) -> dict[str, int]:
+def read_labels(labels: dict[str, Any]) -> dict[str, int]:
     """Return version_labels with versions as numbers. Raises ValueError for what models.config cannot say."""
     for label, version in labels.items():
         if not _LABEL.fullmatch(str(label)):
@@ -237,6 +247,32 @@ def _read_labels(labels: dict[str, Any]) -> dict[str, int]:
         if parse_version(str(version)) is None:
             raise ValueError(f"version_labels: label {label} points to {version!r}, which is no version number")
     return {str(label): int(version) for label, version in labels.items()}
+
+
+def read_samples(requests: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return sample_requests with the default signature filled in. Raises ValueError for one without an instance."""
+    samples = []
+    for number, request in enumerate(requests or [], start=1):
+        if not request.get("instances"):
+            raise ValueError(f"sample_requests: request {number} has no instances; give at least one")
+        samples.append(
+            {
+                "signature_name": request.get("signature_name") or "serving_default",
+                "instances": list(request["instances"]),
+            }
+        )
+    return samples
+
+
+def catalog_samples(catalog: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the samples of each model of a catalogue. Raises ValueError, as read_samples does, with the model."""
+    samples = {}
+    for entry in catalog:
+        try:
+            samples[entry["name"]] = read_samples(entry.get("sample_requests"))
+        except ValueError as error:
+            raise ValueError(f"model {entry['name']}: {error}") from error
+    return samples
 
 
 def read_policy(policy: dict[str, Any] | None) -> dict[str, Any]:

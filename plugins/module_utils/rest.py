@@ -51,6 +51,20 @@ class ServingClient:
             quote(model),
         )
 
+    def label_version(self, model: str, label: str) -> int | None:
+        """Return the version that a label leads to, None for a label that is unknown or whose version is not loaded.
+
+        The metadata say it; the status of a label is that of all versions, whether the label exists or not.
+        """
+        try:
+            return self._request(
+                lambda answer: int(answer["model_spec"]["version"]), f"{quote(model)}/labels/{quote(label)}/metadata"
+            )
+        except ServingError as error:
+            if error.status in (400, 404, 503):
+                return None
+            raise
+
     def predict(self, model: str, version: int | None, signature_name: str, instances: list[Any]) -> list[Any]:
         """Return one prediction for each instance, in row form."""
         path = quote(model) + (f"/versions/{version}" if version is not None else "") + ":predict"

@@ -10,7 +10,7 @@ short_description: Wait until a TensorFlow Serving server serves every model ver
 version_added: 0.1.0
 description:
   - Works out from the version directories and each model's policy which versions the server should serve, and waits
-    until it says AVAILABLE for all of them.
+    until it says AVAILABLE for all of them and each answers the sample requests of its model, where there are any.
   - The server opens no port until every model has loaded, and waits for ever for one that cannot, hence a deadline.
   - Fails before the deadline when a version is END with an error, or the unit has failed or keeps exiting.
     The failure shows the server's own words.
@@ -60,50 +60,24 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
     CATALOG_OPTIONS,
+    catalog_samples,
     read_policy,
     served_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
-    REST_ARGUMENTS,
-    ServingClient,
-    ServingError,
-    reason,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import REST_ARGUMENTS, ServingClient
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import published_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
+    CHATTER,
+    MAX_RESTARTS,
+    SETTLE_SECONDS,
+    SHOWN_LINES,
+    missing_versions,
+    unanswered_samples,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
 
 POLL_SECONDS = 0.5
-# A version that failed, was removed and came back says END with the old error until the server's next poll.
-SETTLE_SECONDS = 5.0
-MAX_RESTARTS = 2
 JOURNAL_LINES = 500
-SHOWN_LINES = 20
-# Logged at every look at models.config, for every model.
-CHATTER = "I tensorflow_serving/model_servers/server_core.cc"
-
-
-def missing_versions(client: ServingClient, expected: dict[str, list[int]]) -> tuple[list[str], list[str]]:
-    """Return what is not AVAILABLE yet, and what of that has ended with an error, both as text."""
-    waiting, ended = [], []
-    for model, versions in expected.items():
-        try:
-            status = client.status(model)
-        except ServingError as error:
-            waiting.append(f"{model}: {error}")
-            continue
-        except OSError as error:
-            return [f"{client.url} does not answer: {reason(error)}"], []
-        for version in versions:
-            one = status.get(version, {"state": "unknown to the server", "error_code": "OK", "error_message": ""})
-            if one["state"] == "AVAILABLE":
-                continue
-            text = f"{model} version {version} is {one['state']}"
-            if one["error_code"] != "OK":
-                text += f": {one['error_code']}: {one['error_message']}"
-                if one["state"] == "END":
-                    ended.append(text)
-            waiting.append(text)
-    return waiting, ended
 
 
 def unit_state(module: AnsibleModule) -> tuple[str, int]:
@@ -122,8 +96,8 @@ def fail(module: AnsibleModule, message: str) -> NoReturn:
     raise AssertionError("fail_json exits")
 
 
-def wait(module: AnsibleModule, expected: dict[str, list[int]]) -> None:
-    """Return when every expected version is AVAILABLE, fail otherwise."""
+def wait(module: AnsibleModule, expected: dict[str, list[int]], samples: dict[str, list[dict[str, Any]]]) -> None:
+    """Return when every expected version is AVAILABLE and answers its model's samples, fail otherwise."""
     client = ServingClient.of(module.params)
     timeout = module.params["timeout_seconds"]
     start = time.monotonic()
@@ -131,6 +105,10 @@ def wait(module: AnsibleModule, expected: dict[str, list[int]]) -> None:
     _, restarts_before = unit_state(module)
     while True:
         waiting, ended = missing_versions(client, expected)
+        if not waiting:
+            waiting, refused = unanswered_samples(client, expected, samples)
+            if refused:
+                fail(module, "; ".join(refused))
         if not waiting:
             return
         now = time.monotonic()
@@ -159,13 +137,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     expected: dict[str, list[int]] = {}
+    try:
+        samples = catalog_samples(module.params["catalog"])
+    except ValueError as error:
+        module.fail_json(msg=str(error))
     for entry in module.params["catalog"]:
         path = Path(module.params["base_path"], entry["name"])
         versions: dict[int, Any] = published_versions(path)
         expected[entry["name"]] = served_versions(read_policy(entry.get("model_version_policy")), versions)
         if not expected[entry["name"]]:
             module.fail_json(msg=f"{path} has no version that model {entry['name']} serves; publish one first")
-    wait(module, expected)
+    wait(module, expected, samples)
     module.exit_json(changed=False, models=expected)
 
 

@@ -12,6 +12,7 @@ description:
   - A handler is forgotten when a run is cut between the change and the restart. This module looks at the host
     instead. A service needs a restart when its unit file, one of its drop-ins or one of O(files) was changed after
     its main process started, or when systemd has not read the unit file since it was changed.
+  - A program that was replaced and put back needs none, as long as the main process runs the same bytes.
   - A service that does not run needs none; it reads its files when it starts.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
@@ -57,6 +58,7 @@ newer_files:
   elements: str
 """
 
+import filecmp
 import os
 import time
 from pathlib import Path
@@ -97,6 +99,14 @@ def newer_than(started: float, files: list[str]) -> list[str]:
     return newer
 
 
+def runs(pid: str, program: str) -> bool:
+    """Return whether a process runs the bytes of a program, which may have been replaced since: /proc keeps them."""
+    try:
+        return filecmp.cmp(f"/proc/{pid}/exe", program, shallow=False)
+    except OSError:
+        return False
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -112,7 +122,7 @@ def main() -> None:
         # Monotonic, as the wall clock may have been set since; in microseconds.
         age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ExecMainStartTimestampMonotonic"]) / 1e6
         files = [unit["FragmentPath"], *drop_ins(module.params["name"]), *module.params["files"]]
-        newer = newer_than(time.time() - age, files)
+        newer = [name for name in newer_than(time.time() - age, files) if not runs(unit["MainPID"], name)]
     module.exit_json(
         changed=False,
         exists=unit["LoadState"] != "not-found",

@@ -6,46 +6,12 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action.table import aligned
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.digit_rows import digit_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.key_rows import key_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_rows import status_rows
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.textproto import textproto
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "MLP",
-        "/var/lib/tensorflow serving/models",
-        'say "hi"',
-        "it's",
-        "back\\slash",
-        "\\n is no newline",
-        "ends with a backslash\\",
-        "two\nlines\r\n\ttab",
-        "\0001 after NUL",
-        "".join(map(chr, range(32))) + "\x7f7",
-        "Zürich 東京 🙂",
-        "no\u00a0break, \u2028 line, \u200b width, \ue000 private, \u0085 next",
-        "# { } < > [ ] : ; , ??/",
-    ],
-)
-def test_quoted_text_is_read_back_by_protobuf(text: str) -> None:
-    line = f"model_config_list {{ config {{ name: {textproto(text)} }} }}"
-    assert "\n" not in line
-    parsed = text_format.Parse(line, ModelServerConfig())
-    assert parsed.model_config_list.config[0].name == text
-
-
-def test_plain_text_stays_readable() -> None:
-    assert textproto("/models/MLP") == '"/models/MLP"'
-    assert textproto(5) == '"5"'
 
 
 def prediction(name: str, version: int, *probabilities: list[float]) -> dict[str, Any]:

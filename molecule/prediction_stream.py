@@ -9,20 +9,25 @@ import time
 from dataclasses import dataclass, field
 
 THREADS_PER_MODEL = 2
-REQUESTS_PER_SECOND = 100  # in all
 TIMEOUT_SECONDS = 20
 
 
 @dataclass
 class Stream:
-    """Predicts over keep-alive connections between start() and stop(). bodies are the requests by their model."""
+    """Predicts over keep-alive connections between start() and stop().
+
+    bodies are the requests by what is asked, such as MLP or MLP/labels/stable; requests_per_second are those to all.
+    """
 
     address: str
     bodies: dict[str, dict]
+    requests_per_second: int = 100
     answers: int = 0
     slowest_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
+    longest_gap_seconds: float = 0.0  # without any answer
     seconds: float = 0.0
+    _answered: float = 0.0
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -30,9 +35,10 @@ class Stream:
     def start(self) -> Stream:
         self._started = time.monotonic()
         work = [(model, body) for model, body in self.bodies.items() for _ in range(THREADS_PER_MODEL)]
-        period = len(work) / REQUESTS_PER_SECOND
+        period = len(work) / self.requests_per_second
+        self._answered = self._started
         for number, (model, body) in enumerate(work):
-            offset = number / REQUESTS_PER_SECOND
+            offset = number / self.requests_per_second
             self._threads.append(threading.Thread(target=self._predict, args=(model, body, period, offset)))
             self._threads[-1].start()
         return self
@@ -42,6 +48,10 @@ class Stream:
         for thread in self._threads:
             thread.join()
         self.seconds = time.monotonic() - self._started
+
+    def rate(self) -> float:
+        """Return the requests a second that were answered so far."""
+        return self.answers / (self.seconds or time.monotonic() - self._started)
 
     def _predict(self, model: str, body: dict, period: float, offset: float) -> None:
         data, path = json.dumps(body), f"/v1/models/{model}:predict"
@@ -61,6 +71,9 @@ class Stream:
             with self._lock:
                 self.answers += 1
                 self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - sent)
-                if failure:
+                if failure is None:
+                    self.longest_gap_seconds = max(self.longest_gap_seconds, time.monotonic() - self._answered)
+                    self._answered = time.monotonic()
+                else:
                     self.failures.append(f"{time.time():.3f} {model}: {failure}")
         connection.close()

@@ -1,0 +1,239 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The servers that a host is to run: what the entries of tfserving_service_instances come to, or what is wrong."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Iterable
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import Setting, command_line
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import quoted, quoted_argument
+
+UNIT_PATH = Path("/etc/systemd/system")
+# systemd takes no notice of a section whose name begins with X-.
+MARKER_SECTION = "X-Tfserving"
+# A running server reads this one again.
+MODELS_CONFIG = "models.config"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CPUS = re.compile(r"[0-9]+(-[0-9]+)?([ ,]+[0-9]+(-[0-9]+)?)*")
+_MEMORY = re.compile(r"[0-9]+[KMGT]?|[0-9]+(\.[0-9]+)?%|infinity")
+VARIABLE = "tfserving_service_instances"
+
+
+class InstancesError(Exception):
+    """Instances that cannot be run. The text lists every problem, one a line."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__("\n".join(dict.fromkeys(problems)))
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One server.
+
+    unit is its name without .service; files are those that it reads at its start; command and environment are words of
+    a unit file.
+    """
+
+    name: str
+    unit: str
+    config_path: str
+    port: int
+    rest_api_port: int
+    models: list[str]
+    files: list[str]
+    command: list[str]
+    environment: list[str]
+    cpus: str
+    numa_node: int | None
+    memory_high: str
+    memory_max: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a host has: flags is {flag: type} of its server, cpus and numa_nodes are numbers."""
+
+    flags: dict[str, str]
+    cpus: set[int]
+    numa_nodes: set[int]
+
+
+def cpu_numbers(text: str) -> set[int]:
+    """Return the numbers in a list such as 0-3,8: what CPUAffinity= takes and /sys shows."""
+    numbers: set[int] = set()
+    for part in re.split(r"[ ,]+", text.strip()):
+        if part:
+            first, _, last = part.partition("-")
+            numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def host_numbers(path: Path) -> set[int]:
+    """Return the numbers that a file of /sys lists, none where the kernel has no such file."""
+    try:
+        return cpu_numbers(path.read_text())
+    except OSError:
+        return set()
+
+
+def instances(entries: list[dict[str, Any]], role: dict[str, Any], host: Host) -> list[Instance]:
+    """Return what the entries come to. Raises InstancesError.
+
+    role holds the role's variables: unit, config_path, models, settings ({flag: {variable, value, file}}), flags,
+    environment, and the values that an entry without one of its own takes.
+    """
+    problems: list[str] = []
+    made = [_instance(entry, role, host, problems) for entry in entries]
+    names = [one.name for one in made]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(
+            f"{VARIABLE}: {_called(name)} is listed {names.count(name)} times; give each a name of its own."
+        )
+    ports: dict[int, str] = {}
+    for one in made:
+        for port in {one.port, one.rest_api_port}:
+            if port in ports:
+                problems.append(
+                    f"{VARIABLE}: {ports[port]} and {_called(one.name)} both have port {port}; give each a port and a "
+                    "rest_api_port of its own."
+                )
+            ports[port] = _called(one.name)
+    if problems:
+        raise InstancesError(problems)
+    return made
+
+
+def _called(name: str) -> str:
+    return f"instance {name}" if name else "the instance without a name"
+
+
+def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems: list[str]) -> Instance:
+    """Return what one entry comes to, and add to problems what is wrong with it."""
+    name = entry.get("name") or ""
+    given = {key: value for key, value in entry.items() if value is not None}
+    values = {**role, **given}
+    where = f"{VARIABLE}: {_called(name)}"
+    if name and not _NAME.fullmatch(name):
+        problems.append(f"{where}: a name is made of small letters, digits and hyphens.")
+    config_path = f"{role['config_path']}/{name}" if name else role["config_path"]
+    unknown = [model for model in given.get("models", []) if model not in role["models"]]
+    if unknown:
+        problems.append(f"{where}: tfserving_models_catalog has no {', '.join(unknown)}.")
+    problems += _placement(where, values, host)
+    problems += [
+        f"{where}: {_by(key, given)} is {values[key]}; it has to be from 1024 to 65535, as the server has no right to "
+        "lower ones."
+        for key in ("port", "rest_api_port")
+        if not 1024 <= values[key] <= 65535
+    ]
+    files = _files(role["settings"])
+    settings = _settings(role["settings"], values, given, config_path)
+    flags = {**role["flags"], **given.get("flags", {})}
+    command, wrong = command_line(host.flags, settings, flags, f"{where}, flags" if name else "tfserving_service_flags")
+    problems += wrong
+    environment = {**role["environment"], **given.get("environment", {})}
+    problems += [
+        f"{where}: {key} is no name of an environment variable." for key in environment if not _VARIABLE.fullmatch(key)
+    ]
+    return Instance(
+        name=name,
+        unit=f"{role['unit']}-{name}" if name else role["unit"],
+        config_path=config_path,
+        port=values["port"],
+        rest_api_port=values["rest_api_port"],
+        models=[model for model in role["models"] if model in given.get("models", role["models"])],
+        files=[name for name in files if name != MODELS_CONFIG],
+        command=[quoted_argument(word) for word in command],
+        environment=[quoted(f"{key}={_text(value)}") for key, value in sorted(environment.items())],
+        **{key: values[key] for key in ("cpus", "numa_node", "memory_high", "memory_max")},
+    )
+
+
+def _by(key: str, given: dict[str, Any]) -> str:
+    return key if key in given else f"tfserving_service_{key}"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _files(settings: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the files that the flags in use name."""
+    return [setting["file"] for setting in settings.values() if setting.get("file") and setting["value"]]
+
+
+def _settings(
+    settings: dict[str, dict[str, Any]], values: dict[str, Any], given: dict[str, Any], config_path: str
+) -> dict[str, Setting]:
+    """Return the role's flags for one instance: its ports, and the files in its own directory that are in use."""
+    made = {}
+    for flag, setting in settings.items():
+        value = None if setting["value"] == "" else setting["value"]
+        if setting.get("file"):
+            value = f"{config_path}/{setting['file']}" if value else None
+        made[flag] = Setting(value, setting["variable"])
+    for key in ("port", "rest_api_port"):
+        made[key] = Setting(values[key], f"{key} of {VARIABLE}" if key in given else f"tfserving_service_{key}")
+    return made
+
+
+def _placement(where: str, values: dict[str, Any], host: Host) -> list[str]:
+    """Return what is wrong with CPUs, NUMA node and memory: systemd would ignore it, or not start the server."""
+    problems = []
+    cpus = values["cpus"]
+    if cpus and not _CPUS.fullmatch(cpus):
+        problems.append(f"{where}: cpus is {cpus}; it has to be a list such as 0-7,16-23.")
+    elif cpus and not cpu_numbers(cpus) <= host.cpus:
+        missing = ", ".join(map(str, sorted(cpu_numbers(cpus) - host.cpus)))
+        problems.append(f"{where}: cpus is {cpus}, and the host has no CPU {missing}; `lscpu` lists them.")
+    node = values["numa_node"]
+    if node is not None and node not in host.numa_nodes:
+        problems.append(f"{where}: numa_node is {node}, and the host has no such node; `lscpu` lists them.")
+    for key in ("memory_high", "memory_max"):
+        if values[key] and not _MEMORY.fullmatch(values[key]):
+            problems.append(
+                f"{where}: {key} is {values[key]}; it has to be a size such as 24G, or a share such as 40%."
+            )
+    return problems
+
+
+def stale_units(
+    unit: str, config_path: str, wanted: Iterable[str], unit_path: Path = UNIT_PATH
+) -> list[dict[str, str]]:
+    """Return unit and config_path of the servers that the role has set up on this host and that are not wanted.
+
+    A unit bears a mark that says whose it is; the one without an instance's name also did without.
+    """
+    stale = []
+    for path in sorted(unit_path.glob("*.service")):
+        mark = _mark(path)
+        if path.stem == unit and not mark:
+            mark = {"instanceof": unit, "configpath": config_path}
+        if mark.get("instanceof") == unit and path.stem not in wanted:
+            stale.append({"unit": path.stem, "config_path": mark["configpath"]})
+    return stale
+
+
+def _mark(path: Path) -> dict[str, str]:
+    """Return what the role wrote into a unit file about it, empty where the file is not the role's."""
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    try:
+        text = path.read_text(encoding="utf-8")
+        _, found, section = text.partition(f"[{MARKER_SECTION}]\n")
+        parser.read_string(f"[{MARKER_SECTION}]\n{section.split('[', 1)[0]}" if found else "")
+    except (OSError, UnicodeDecodeError, configparser.Error):
+        return {}
+    mark = dict(parser[MARKER_SECTION]) if found else {}
+    return mark if {"instanceof", "configpath"} <= set(mark) else {}
+
+
+def as_dicts(made: Iterable[Instance]) -> list[dict[str, Any]]:
+    """Return the instances as a module returns them."""
+    return [asdict(one) for one in made]

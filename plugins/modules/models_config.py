@@ -1,0 +1,346 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: models_config
+short_description: Write TensorFlow Serving's models.config, and see a running server take it
+version_added: 0.1.0
+description:
+  - Writes the file for a catalogue. A running server reads it by itself; the module waits until it has done what the
+    file says. Every version is AVAILABLE, answers the sample requests of its model, labels lead where they should, and
+    what is not wanted any more is gone.
+  - Where a label moves, or a labelled version is replaced, it goes through files in between. They load both versions,
+    move the label, and drop the old one, so that no request to the label fails. A run that was killed on the way is
+    finished by the next one.
+  - When the server has not taken the file in time, or has refused it, the previous file is put back, and the module
+    fails with the server's own words.
+  - A model without a version on the host never reaches the file. One such model keeps the server from looking at all
+    others, and then only a restart helps.
+  - When somebody else has brought the server into that state, the module says so. The file is right then and stays for
+    the next start.
+  - The latest versions of a model with labels are listed one by one in the file. Else the server would drop a version
+    whose label has not moved yet as soon as a newer one is published.
+  - Where no server runs, the file is only written.
+  - How often the server looks at the file, and its REST port, are read from the flags of its process, as it may be
+    waiting for a restart with others.
+attributes:
+  check_mode:
+    description: Says what would be written. On a host that has no versions yet this cannot be all.
+    support: full
+  diff_mode:
+    description: Shows the text of the file before and after; not the files in between.
+    support: full
+  idempotent:
+    description: Where the file and what the server does are right, nothing is changed.
+    support: full
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.rest
+options:
+  base_path:
+    description: Directory on the host with one directory per model.
+    type: path
+    required: true
+  path:
+    description: The file.
+    type: path
+    required: true
+  unit:
+    description: The systemd unit of the server.
+    type: str
+    required: true
+  timeout_seconds:
+    description: How long each step may take, from when the server has looked at the file.
+    type: int
+    default: 300
+  heal:
+    description: What to do with a server that takes no file any more. With V(restart) the module does not fail, and
+      RV(restart_needed) says that the server has to be restarted.
+    type: str
+    choices: [none, restart]
+    default: none
+  owner:
+    description: Owner of the file.
+    type: str
+    default: root
+  group:
+    description: Group of the file.
+    type: str
+    default: root
+  mode:
+    description: Mode of the file.
+    type: str
+    default: "0640"
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Write models.config
+  modelops.tensorflow_serving.models_config:
+    path: /etc/tensorflow-serving/models.config
+    group: tfserving
+    base_path: /var/lib/tensorflow-serving/models
+    unit: tensorflow-model-server.service
+    rest_api_port: 8501
+    catalog: "{{ tfserving_models_catalog }}"
+"""
+
+RETURN = r"""
+live:
+  description: Whether a running server has taken the file.
+  returned: success, not in check mode
+  type: bool
+steps:
+  description: The files that were written on the way, by their purposes.
+  returned: success, not in check mode
+  type: list
+  elements: str
+  sample: [load what the labels will lead to, move the labels, drop what is not wanted any more]
+restart_needed:
+  description: Whether the server has to be restarted to do what the file says.
+  returned: success, not in check mode
+  type: bool
+restart_reason:
+  description: Why, or nothing.
+  returned: success, not in check mode
+  type: str
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+    CATALOG_OPTIONS,
+    catalog_samples,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_config import (
+    LiveConfig,
+    Models,
+    NotTaken,
+    Stuck,
+    announced_versions,
+    catalog_models,
+    observe,
+    published_of,
+    unservable,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import REST_ARGUMENTS, ServingClient
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import (
+    parse_models_config,
+    render_models_config,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import SystemdUnit, last_words
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
+
+# How far back the log is shown where the cause lies before the module's run.
+BEFORE_SECONDS = 10
+
+HEADER = """#
+# Managed by Ansible: modelops.tensorflow_serving, from tfserving_models_catalog.
+#
+# ModelServerConfig in protobuf text format. The server reads it again when it changes.
+"""
+
+
+def render(models: Models, remark: str = "") -> str:
+    """Return the text of a file."""
+    return HEADER + (f"# {remark}\n" if remark else "") + render_models_config(list(models.values()))
+
+
+def read(path: Path) -> tuple[str, Models | None]:
+    """Return the text of the file and its models; None where there is no file, or none that the server could read."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "", None
+    try:
+        return content.decode(), parse_models_config(content)
+    except (UnicodeDecodeError, TextFormatError):
+        return content.decode(errors="surrogateescape"), None
+
+
+def running_flags(module: AnsibleModule) -> dict[str, str] | None:
+    """Return the flags of the server's process, None where it does not run."""
+    unit = unit_properties(module, module.params["unit"], "ActiveState", "MainPID")
+    if unit["ActiveState"] != "active" or unit["MainPID"] == "0":
+        return None
+    try:
+        words = Path("/proc", unit["MainPID"], "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return None
+    flags = (word[2:].partition("=") for word in words if word.startswith("--") and "=" in word)
+    return {name: value for name, _, value in flags}
+
+
+class File:
+    """The file, with owner, group and mode."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module = module
+        self._path = Path(module.params["path"])
+        self._new = self._path.with_name(f".{self._path.name}.new")
+
+    def write(self, text: str) -> None:
+        """Replace the file in one step, whenever this process is killed. Raises OSError."""
+        descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode(errors="surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        self.set_attributes(self._new)
+        self._new.replace(self._path)
+        sync(self._path.parent)
+
+    def set_attributes(self, path: Path | None = None) -> bool:
+        """Give a file its owner, group and mode; say whether that changes any."""
+        name, module = str(path or self._path), self._module
+        changed = module.set_owner_if_different(name, module.params["owner"], False)
+        changed = module.set_group_if_different(name, module.params["group"], changed)
+        return bool(module.set_mode_if_different(name, module.params["mode"], changed))
+
+
+def take(module: AnsibleModule, live: LiveConfig, client: ServingClient, file: File, models: Models) -> None:
+    """Bring the file and the running server to these models.
+
+    Fails the module after it has put the old file back. Raises Stuck, and then the file is that for the restart.
+    """
+    path, start = Path(module.params["path"]), time.time()
+    before_text, before = read(path)
+    text = render(models)
+    wanted = parse_models_config(text)
+    state_before = observe(client, before or {}, wanted)
+    try:
+        try:
+            if before != wanted:
+                live.replace(before or {}, wanted, text)
+                return
+            if before_text != text:
+                file.write(text)
+            if not live.is_taken(wanted):
+                live.settle(wanted)
+        except Stuck:
+            raise
+        except NotTaken as error:
+            message = f"{str(error).rstrip('.')}."
+            if before != wanted:
+                current = read(path)[1] or {}
+                message += " " + live.put_back(current, before, before_text, state_before)
+            fail_with_log(module, message, start)
+    except Stuck:
+        if not unservable(wanted):
+            file.write(text)
+        raise
+
+
+def fail_with_log(module: AnsibleModule, message: str, since: float) -> None:
+    """Fail with what the server has logged since then."""
+    unit = SystemdUnit(module, module.params["unit"])
+    module.fail_json(
+        msg=f"{message}\njournalctl --unit={unit.name} says, without chatter:\n{last_words(unit.log(since))}"
+    )
+
+
+def apply(
+    module: AnsibleModule, file: File, models: Models, samples: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Write the file if need be, and see a running server take it; return what that has come to."""
+    params, text = module.params, render(models)
+    is_new = read(Path(params["path"]))[0] != text
+    outcome = {"live": False, "steps": [], "restart_needed": False, "restart_reason": ""}
+    flags = running_flags(module)
+    reads_file = flags is not None and flags.get("model_config_file") == params["path"]
+    poll_wait_seconds = int((flags or {}).get("model_config_file_poll_wait_seconds", 0))
+    if flags is None or not reads_file or poll_wait_seconds <= 0:
+        if is_new:
+            file.write(text)
+        if is_new and flags is not None:
+            outcome.update(restart_needed=True, restart_reason=f"the running server does not look at {params['path']}")
+        return outcome
+    port = int(flags.get("rest_api_port", params["rest_api_port"]))
+    client = ServingClient(params["host"], port, params["request_timeout_seconds"])
+    unit = SystemdUnit(module, params["unit"])
+    live = LiveConfig(client, unit, file.write, render, samples, params["timeout_seconds"], poll_wait_seconds)
+    start = time.time()
+    try:
+        take(module, live, client, file, models)
+        outcome.update(live=True, steps=live.steps)
+    except Stuck as error:
+        if params["heal"] != "restart":
+            way_out = f"{params['path']} is right and stays for it: restart the unit, or let the role do so with"
+            message = f"{str(error).rstrip('.')}. Only a restart helps. {way_out} tfserving_service_heal: restart."
+            fail_with_log(module, message, start - BEFORE_SECONDS)
+        outcome.update(restart_needed=True, restart_reason=str(error))
+    return outcome
+
+
+def wanted_models(module: AnsibleModule) -> Models:
+    """Return the models of the catalogue. Fails the module for what may not reach the file."""
+    base_path = Path(module.params["base_path"])
+    if not base_path.is_absolute():
+        module.fail_json(msg=f"base_path is {base_path}, and has to begin with /")
+    paths = {entry["name"]: {"base_path": str(base_path / entry["name"])} for entry in module.params["catalog"]}
+    published = published_of(paths)
+    if module.check_mode:
+        for entry in module.params["catalog"]:
+            published[entry["name"]] = sorted({*published[entry["name"]], *announced_versions(entry)})
+    models, problems = catalog_models(module.params["catalog"], base_path, published)
+    by_name = {model["name"]: model for model in models}
+    if not problems and not module.check_mode:
+        problems = [
+            f"{problem}; run the role tfserving_models first, or take the model from tfserving_models_catalog"
+            for problem in unservable(by_name)
+        ]
+    if problems:
+        module.fail_json(msg="\n".join(["models.config cannot be written:", *(f"- {one}" for one in problems)]))
+    return by_name
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **REST_ARGUMENTS,
+            "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
+            "base_path": {"type": "path", "required": True},
+            "path": {"type": "path", "required": True},
+            "unit": {"type": "str", "required": True},
+            "timeout_seconds": {"type": "int", "default": 300},
+            "heal": {"type": "str", "choices": ["none", "restart"], "default": "none"},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0640"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        samples = catalog_samples(module.params["catalog"])
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    models, file, path = wanted_models(module), File(module), Path(module.params["path"])
+    before, after = read(path)[0], render(models)
+    shown = before.encode(errors="surrogateescape").decode(errors="replace")
+    result: dict[str, Any] = {
+        "changed": before != after,
+        "diff": {"before": shown, "after": after, "before_header": str(path), "after_header": str(path)},
+    }
+    if not module.check_mode:
+        try:
+            result.update(apply(module, file, models, samples))
+        except OSError as error:
+            module.fail_json(msg=f"{path} cannot be written: {error}")
+    if path.exists() and file.set_attributes():
+        result["changed"] = True
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

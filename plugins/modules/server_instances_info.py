@@ -1,0 +1,251 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: server_instances_info
+short_description: Check and work out what the model servers of a host are to run
+version_added: 0.1.0
+description:
+  - Works out the command line, the unit and the place of each instance of C(tensorflow_model_server), and checks them
+    before anything is written, as the server ignores a misspelt flag and exits where a value has the wrong type.
+  - Flags are checked against what the installed server prints for C(--help). Where it is not installed, or prints
+    something else, they are checked against the flags of upstream's server.
+  - All problems are reported at once.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
+options:
+  unit:
+    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
+    type: str
+    required: true
+  config_path:
+    description: Directory of the configuration. A named instance has a directory of its own in it.
+    type: path
+    required: true
+  instances:
+    description: The instances. With none, all those that the host has are stale.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Ends the unit's name. One instance can do without.
+        type: str
+      port:
+        description: gRPC port.
+        type: int
+      rest_api_port:
+        description: REST port.
+        type: int
+      models:
+        description: Names of the models that it serves, all by default.
+        type: list
+        elements: str
+      cpus:
+        description: CPUs that it runs on, such as C(0-7,16-23).
+        type: str
+      numa_node:
+        description: NUMA node that its memory comes from.
+        type: int
+      memory_high:
+        description: Memory from which on systemd slows it down.
+        type: str
+      memory_max:
+        description: Memory that it never exceeds.
+        type: str
+      flags:
+        description: More flags, which win over O(flags).
+        type: dict
+      environment:
+        description: More environment variables, which win over O(environment).
+        type: dict
+  defaults:
+    description: What an instance takes that has no value of its own.
+    type: dict
+    suboptions:
+      port:
+        description: gRPC port.
+        type: int
+        default: 8500
+      rest_api_port:
+        description: REST port.
+        type: int
+        default: 8501
+      cpus:
+        description: CPUs.
+        type: str
+        default: ''
+      numa_node:
+        description: NUMA node.
+        type: int
+      memory_high:
+        description: Memory from which on systemd slows it down.
+        type: str
+        default: ''
+      memory_max:
+        description: Memory that it never exceeds.
+        type: str
+        default: ''
+  models:
+    description: The names of all models.
+    type: list
+    elements: str
+    default: []
+  settings:
+    description:
+      - The flags that have variables of their own, each with C(variable) and C(value). Null leaves it to the server.
+      - With C(file), the flag names that file in the instance's directory where C(value) is true.
+    type: dict
+    default: {}
+  flags:
+    description: More flags, for all instances.
+    type: dict
+    default: {}
+  environment:
+    description: Environment variables, for all instances.
+    type: dict
+    default: {}
+  program:
+    description: The server.
+    type: path
+    default: /usr/bin/tensorflow_model_server
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Work out what the servers run
+  modelops.tensorflow_serving.server_instances_info:
+    unit: tensorflow-model-server
+    config_path: /etc/tensorflow-serving
+    models: [fraud, ranking]
+    instances:
+      - {name: socket0, port: 8500, rest_api_port: 8501, numa_node: 0}
+      - {name: socket1, port: 8510, rest_api_port: 8511, numa_node: 1}
+    flags: {enable_grpc_healthcheck_service: true}
+  register: servers
+"""
+
+RETURN = r"""
+instances:
+  description:
+    - Of each instance its name, unit, directory, ports, models, placement and the files that it reads at its start.
+    - C(command) and C(environment) are words for a unit file, quoted where they have to be.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: socket0
+      unit: tensorflow-model-server-socket0
+      config_path: /etc/tensorflow-serving/socket0
+      port: 8500
+      rest_api_port: 8501
+      models: [fraud, ranking]
+      files: [monitoring.config]
+      command: [--enable_grpc_healthcheck_service=true, --port=8500, --rest_api_port=8501]
+      environment: []
+      cpus: ''
+      numa_node: 0
+      memory_high: ''
+      memory_max: ''
+stale:
+  description: Unit and directory of the instances that the host has and should not have any more.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"unit": "tensorflow-model-server-old", "config_path": "/etc/tensorflow-serving/old"}]
+flags_of_installed_server:
+  description: Whether the flags were checked against the installed server.
+  returned: success
+  type: bool
+systemd_version:
+  description: The version of systemd.
+  returned: success
+  type: int
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import (
+    KNOWN_FLAGS,
+    installed_flags,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+    Host,
+    InstancesError,
+    as_dicts,
+    host_numbers,
+    instances,
+    stale_units,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import systemd_version
+
+PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
+NONE_GIVEN = {key: {**option, "default": ""} for key, option in PLACEMENT.items()}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "config_path": {"type": "path", "required": True},
+            "instances": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str"},
+                    "port": {"type": "int"},
+                    "rest_api_port": {"type": "int"},
+                    "models": {"type": "list", "elements": "str"},
+                    "numa_node": {"type": "int"},
+                    "flags": {"type": "dict"},
+                    "environment": {"type": "dict"},
+                    **PLACEMENT,
+                },
+            },
+            "defaults": {
+                "type": "dict",
+                "apply_defaults": True,
+                "options": {
+                    "port": {"type": "int", "default": 8500},
+                    "rest_api_port": {"type": "int", "default": 8501},
+                    "numa_node": {"type": "int"},
+                    **NONE_GIVEN,
+                },
+            },
+            "models": {"type": "list", "elements": "str", "default": []},
+            "settings": {"type": "dict", "default": {}},
+            "flags": {"type": "dict", "default": {}},
+            "environment": {"type": "dict", "default": {}},
+            "program": {"type": "path", "default": "/usr/bin/tensorflow_model_server"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    flags = installed_flags(params["program"])
+    host = Host(
+        flags=flags or KNOWN_FLAGS,
+        cpus=host_numbers(Path("/sys/devices/system/cpu/online")),
+        numa_nodes=host_numbers(Path("/sys/devices/system/node/online")),
+    )
+    try:
+        made = instances(params["instances"], {**params, **params["defaults"]}, host)
+    except InstancesError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=False,
+        instances=as_dicts(made),
+        stale=stale_units(params["unit"], params["config_path"], [one.unit for one in made]),
+        flags_of_installed_server=bool(flags),
+        systemd_version=systemd_version(module),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Several servers on one host: what each entry comes to, what is refused, and which units are the role's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import systemd
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import KNOWN_FLAGS
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+    Host,
+    Instance,
+    InstancesError,
+    cpu_numbers,
+    instances,
+    stale_units,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import server_instances_info
+
+HOST = Host(flags=KNOWN_FLAGS, cpus=set(range(8)), numa_nodes={0, 1})
+ROLE: dict[str, Any] = {
+    "unit": "serving",
+    "config_path": "/etc/serving",
+    "models": ["a", "b"],
+    "settings": {
+        "model_config_file": {"variable": "v", "file": "models.config", "value": True},
+        "ssl_config_file": {"variable": "v", "file": "ssl.config", "value": True},
+        "platform_config_file": {"variable": "v", "file": "platform.config", "value": False},
+    },
+    "flags": {"grpc_max_threads": 8, "saved_model_tags": "serve"},
+    "environment": {"TF_CPP_MIN_LOG_LEVEL": 0},
+    "port": 8500,
+    "rest_api_port": 8501,
+    "cpus": "",
+    "numa_node": None,
+    "memory_high": "",
+    "memory_max": "",
+}
+OTHER = {"name": "other", "port": 8510, "rest_api_port": 8511}
+
+
+def made(*entries: dict[str, Any]) -> list[Instance]:
+    return instances(list(entries), ROLE, HOST)
+
+
+def refused(*entries: dict[str, Any]) -> str:
+    with pytest.raises(InstancesError) as error:
+        made(*entries)
+    return str(error.value)
+
+
+def test_entry_without_anything_is_as_the_roles_variables_say() -> None:
+    (one,) = made({})
+    assert (one.unit, one.config_path, one.models) == ("serving", "/etc/serving", ["a", "b"])
+    assert one.files == ["ssl.config"]
+    assert one.environment == ["TF_CPP_MIN_LOG_LEVEL=0"]
+    assert one.command == [
+        "--grpc_max_threads=8",
+        "--model_config_file=/etc/serving/models.config",
+        "--port=8500",
+        "--rest_api_port=8501",
+        "--saved_model_tags=serve",
+        "--ssl_config_file=/etc/serving/ssl.config",
+    ]
+
+
+def test_named_instance_has_its_own_unit_directory_models_flags_and_environment() -> None:
+    given = {**OTHER, "models": ["b"], "flags": {"grpc_max_threads": 2}, "environment": {"OMP_NUM_THREADS": 4}}
+    _, one = made({}, given)
+    assert (one.unit, one.config_path, one.models) == ("serving-other", "/etc/serving/other", ["b"])
+    assert {"--grpc_max_threads=2", "--port=8510", "--saved_model_tags=serve"} <= set(one.command)
+    assert "--ssl_config_file=/etc/serving/other/ssl.config" in one.command
+    assert one.environment == ["OMP_NUM_THREADS=4", "TF_CPP_MIN_LOG_LEVEL=0"]
+
+
+def test_null_in_an_entry_is_as_if_it_were_not_there() -> None:
+    assert made({"port": None, "cpus": None, "flags": None, "models": None}) == made({})
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([OTHER, {**OTHER, "port": 1024, "rest_api_port": 1025}], "instance other is listed 2 times"),
+        ([{}, {}], "the instance without a name is listed 2 times"),
+        ([{}, {**OTHER, "port": 8501}], "the instance without a name and instance other both have port 8501"),
+        ([{}, {"name": "other"}], "both have port 8500"),
+        ([{"rest_api_port": 80}], "rest_api_port is 80; it has to be from 1024 to 65535"),
+        ([{"port": 9, "rest_api_port": 70000}], "rest_api_port is 70000"),
+        ([{"port": 9000, "rest_api_port": 9000}], "rest_api_port of tfserving_service_instances are both 9000"),
+        ([{"name": "Böse"}], "a name is made of small letters, digits and hyphens"),
+        ([{"name": "../x"}], "a name is made of"),
+        ([{"models": ["a", "c"]}], "tfserving_models_catalog has no c."),
+        ([{"cpus": "0-8"}], "the host has no CPU 8"),
+        ([{"cpus": "all"}], "it has to be a list such as 0-7,16-23"),
+        ([{"numa_node": 2}], "numa_node is 2, and the host has no such node"),
+        ([{"memory_max": "24GB"}], "memory_max is 24GB; it has to be a size such as 24G"),
+        ([{"environment": {"A-B": 1}}], "A-B is no name of an environment variable"),
+        ([{**OTHER, "flags": {"enable_batchin": 1}}], "instance other, flags: the server has no flag enable_batchin"),
+        ([{"flags": {"port": 1}}], "port is set by tfserving_service_port; set that instead"),
+        ([{**OTHER, "flags": {"port": 1}}], "port is set by port of tfserving_service_instances"),
+    ],
+)
+def test_bad_entry_is_refused(entries: list[dict[str, Any]], words: str) -> None:
+    assert words in refused(*entries)
+
+
+def test_flag_that_is_wrong_for_all_is_told_once() -> None:
+    with pytest.raises(InstancesError) as error:
+        instances([{**OTHER, "name": "x"}, {}], {**ROLE, "environment": {"A-B": 1}}, HOST)
+    assert str(error.value).count("A-B") == 2
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0-2,5", {0, 1, 2, 5}), ("1 3", {1, 3}), ("", set()), ("7\n", {7})])
+def test_cpus_are_counted(text: str, numbers: set[int]) -> None:
+    assert cpu_numbers(text) == numbers
+
+
+def unit_file(folder: Path, unit: str, base: str, more: str = "") -> None:
+    text = f"[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true \\\n  --port=1\n{more}"
+    (folder / f"{unit}.service").write_text(f"{text}[X-Tfserving]\nInstanceOf={base}\nConfigPath=/etc/serving/{unit}\n")
+
+
+def test_unlisted_instances_are_found_by_their_mark(tmp_path: Path) -> None:
+    unit_file(tmp_path, "serving-a", "serving")
+    unit_file(tmp_path, "serving-b", "serving", more="Environment=A=%%\n")
+    unit_file(tmp_path, "staging-c", "staging")
+    (tmp_path / "serving-mine.service").write_text("[Service]\nExecStart=/bin/true\n")
+    (tmp_path / "serving-half.service").write_text("[X-Tfserving]\nInstanceOf=serving\n")
+    (tmp_path / "binary.service").write_bytes(b"\xff[X-Tfserving]\n")
+    assert stale_units("serving", "/etc/serving", ["serving-b"], tmp_path) == [
+        {"unit": "serving-a", "config_path": "/etc/serving/serving-a"}
+    ]
+
+
+def test_unit_of_an_earlier_release_bears_no_mark_and_is_the_roles_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "serving.service").write_text("[Service]\nExecStart=/bin/true\n")
+    stale = [{"unit": "serving", "config_path": "/etc/serving"}]
+    assert stale_units("serving", "/etc/serving", ["serving-a"], tmp_path) == stale
+    assert stale_units("serving", "/etc/serving", ["serving"], tmp_path) == []
+
+
+NASTY = ["a b", 'say "hi"', "5%", "back\\slash", "$HOME ${HOME}", "tab\there", "é", ";", "#x", "'", "a\\nb", ""]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd checks what is quoted for it")
+def test_systemd_takes_any_quoted_word(tmp_path: Path) -> None:
+    words = " ".join(systemd.quoted_argument(word) for word in NASTY)
+    lines = "".join(f"Environment={systemd.quoted('X=' + word)}\n" for word in NASTY)
+    path = tmp_path / "quoted.service"
+    path.write_text(f"[Service]\nExecStart=/bin/echo {words}\n{lines}")
+    done = subprocess.run(  # noqa: S603
+        ["systemd-analyze", "verify", "--man=no", str(path)],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert [line for line in done.stderr.splitlines() if str(path) in line or "quoted.service" in line] == []
+
+
+def test_plain_word_is_not_quoted() -> None:
+    assert systemd.quoted_argument("--a_b=/c/d.e,f:1") == "--a_b=/c/d.e,f:1"
+    assert systemd.quoted_argument('--a=$x "5%"') == '"--a=$$x \\"5%%\\""'
+    assert systemd.quoted("A=$x") == '"A=$x"'
+
+
+def test_module_returns_the_plan(
+    run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        server_instances_info.AnsibleModule, "run_command", lambda *_, **__: (0, "systemd 257 (257.1~x)", "")
+    )
+    arguments = {"unit": "no-such-unit", "config_path": str(tmp_path), "program": "/no/such/program", "models": ["a"]}
+    result = run_module(server_instances_info, check=True, instances=[{}], **arguments)
+    assert (result["changed"], result["stale"], result["systemd_version"]) == (False, [], 257)
+    assert result["flags_of_installed_server"] is False
+    assert result["instances"][0]["command"] == ["--port=8500", "--rest_api_port=8501"]
+    result = run_module(server_instances_info, instances=[{"flags": {"prt": 1}}], **arguments)
+    assert result["failed"] is True
+    assert "The nearest one is port." in result["msg"]
