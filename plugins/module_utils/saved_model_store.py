@@ -240,7 +240,7 @@ def examine(store: ModelStore, version: int, files: Files, group_id: int) -> Arr
     missing = sorted(set(files) - set(arrived))
     if missing:
         return Arrived(missing, {}, "")
-    return Arrived([], _digest_and_sync(staging, files), _seal(staging, files))
+    return Arrived([], _digest_and_sync(staging, arrived), _seal(staging, files))
 
 
 def release(
@@ -461,10 +461,10 @@ def _digest_and_sync(staging: Path, files: Files) -> dict[str, str]:
             synced = [disk.submit(sync, staging / name) for name in files]
         else:
             synced = [disk.submit(sync_file_system, staging)]
-        digests = add_digests(staging, list_files(staging))
+        digested = add_digests(staging, files)
         for one in synced:
             one.result()
-    return {name: digests[name]["sha256"] for name in files}
+    return {name: facts["sha256"] for name, facts in digested.items()}
 
 
 def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:

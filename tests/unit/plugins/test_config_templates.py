@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "lab"))
 
 from model_server import text_protos  # noqa: E402 - MonitoringConfig, which tensorflow-serving-api does not ship
 
-NASTY = 'a "b" \\ c\nd é'
+NASTY = '/a "b" \\ c\nd é'
 
 
 def render(name: str, **variables: Any) -> str:
