@@ -95,9 +95,10 @@ def test_nothing_but_versions_and_their_manifests_is_left(host, model):
 
 
 def test_configuration_is_roots(host):
-    for path in ("/etc/tensorflow-serving/models.config", "/etc/systemd/system/tensorflow-model-server.service"):
-        file = host.file(path)
-        assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
+    config = host.file("/etc/tensorflow-serving/models.config")
+    assert (config.user, config.group, config.mode) == ("root", "tfserving", 0o640)
+    unit = host.file("/etc/systemd/system/tensorflow-model-server.service")
+    assert (unit.user, unit.group, unit.mode) == ("root", "root", 0o644)
 
 
 @pytest.mark.parametrize("client", ["client_rest.py", "client_grpc.py"])
