@@ -305,11 +305,12 @@ class ActionModule(ActionBase):
             "group": self._args["group"],
         }
         # Both sides read the files now: before, that would have taken processors from the transfer.
+        late = {name: facts for name, facts in transfer.files.items() if "sha256" not in files[name]}
         with ThreadPoolExecutor(1) as pool:
-            sent = pool.submit(digested, transfer.source, transfer.files)
+            sent = pool.submit(digested, transfer.source, late)
             made = {name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()}
             arrived = self._on_host.call(examine_version, files=files, patches=made, **where)
-            expected = sent.result()
+            expected = {**files, **sent.result()}
         broken = arrived["missing"] or sorted(
             name for name in files if arrived["digests"][name] != expected[name]["sha256"]
         )
