@@ -71,19 +71,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
     MAX_RESTARTS,
     SETTLE_SECONDS,
     SHOWN_LINES,
+    SystemdUnit,
     missing_versions,
     unanswered_samples,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
 
 POLL_SECONDS = 0.5
 JOURNAL_LINES = 500
-
-
-def unit_state(module: AnsibleModule) -> tuple[str, int]:
-    """Return ActiveState of the unit and how often systemd has restarted it by itself."""
-    unit = unit_properties(module, module.params["unit"], "ActiveState", "NRestarts")
-    return unit["ActiveState"], int(unit["NRestarts"])
 
 
 def fail(module: AnsibleModule, message: str) -> NoReturn:
@@ -102,7 +96,8 @@ def wait(module: AnsibleModule, expected: dict[str, list[int]], samples: dict[st
     timeout = module.params["timeout_seconds"]
     start = time.monotonic()
     ended_since = None
-    _, restarts_before = unit_state(module)
+    unit = SystemdUnit(module, module.params["unit"])
+    _, restarts_before = unit.state()
     while True:
         waiting, ended = missing_versions(client, expected)
         if not waiting:
@@ -115,11 +110,11 @@ def wait(module: AnsibleModule, expected: dict[str, list[int]], samples: dict[st
         ended_since = (ended_since or now) if ended else None
         if ended_since and now - ended_since > SETTLE_SECONDS:
             fail(module, "The server cannot load " + "; ".join(ended))
-        state, restarts = unit_state(module)
+        state, restarts = unit.state()
         if state in ("failed", "inactive"):
-            fail(module, f"{module.params['unit']} is {state}, so nothing is served.")
+            fail(module, f"{unit.name} is {state}, so nothing is served.")
         if restarts - restarts_before >= MAX_RESTARTS:
-            fail(module, f"{module.params['unit']} keeps exiting; systemd has restarted it {restarts} times.")
+            fail(module, f"{unit.name} keeps exiting; systemd has restarted it {restarts} times.")
         if now - start > timeout:
             fail(module, f"After {timeout} s still waiting (timeout_seconds): " + "; ".join(waiting))
         time.sleep(POLL_SECONDS)
