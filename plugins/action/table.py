@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.color import stringc
 
 GAP = "  "
 
@@ -27,6 +28,15 @@ def aligned(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
         return GAP.join(padded).rstrip()
 
     return [line(columns), GAP.join("-" * width for width in widths), *map(line, cells)]
+
+
+def coloured(lines: list[str], rows: list[dict[str, Any]], key: str | None, colours: dict[str, str]) -> list[str]:
+    """Return the lines of aligned, each of a row in the colour of the row's value of key.
+
+    Ansible's own settings say whether there are colours at all.
+    """
+    of_rows = [colours.get(str(row.get(key or ""))) for row in rows]
+    return [stringc(line, colour) if colour else line for line, colour in zip(lines, [None, None, *of_rows])]
 
 
 def _is_of_numbers(column: Sequence[str]) -> bool:
@@ -53,9 +63,13 @@ class ActionModule(ActionBase):
                 "title": {"type": "str"},
                 "columns": {"type": "list", "elements": "str", "required": True},
                 "rows": {"type": "list", "elements": "dict", "required": True},
+                "colour_by": {"type": "str"},
+                "colours": {"type": "dict", "default": {}},
             }
         )
         title = [args["title"], ""] if args["title"] else []
-        text = "\n".join(["", *title, *aligned(args["columns"], args["rows"]), ""])
-        self._display.display(text)
+        lines = aligned(args["columns"], args["rows"])
+        self._display.display("\n".join(["", *title, *lines, ""]), log_only=True)
+        shown = coloured(lines, args["rows"], args["colour_by"], args["colours"])
+        self._display.display("\n".join(["", *title, *shown, ""]), screen_only=True)
         return {"changed": False}

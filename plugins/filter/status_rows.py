@@ -8,8 +8,10 @@ name: status_rows
 short_description: Turn the answers of model_status_info of many hosts into rows of a table
 version_added: 0.1.0
 description:
-  - Returns the rows of M(modelops.tensorflow_serving.model_status_info) of every host, with the host in each.
-  - A host that could not be asked has a row that says so.
+  - Returns the rows of M(modelops.tensorflow_serving.model_status_info) of every server, with its host in each, and
+    says where a server differs from what C(tfserving_models_catalog) of its host says or from what most servers with
+    the same entry serve.
+  - A host or a server that could not be asked has a row that says so.
 options:
   _input:
     description: The hosts, in the order of the rows.
@@ -21,7 +23,8 @@ options:
     type: dict
     required: true
   variable:
-    description: Variable with the registered result of M(modelops.tensorflow_serving.model_status_info).
+    description: Variable with the registered result of M(modelops.tensorflow_serving.model_status_info), asked once or
+      in a loop over C(tfserving_service_instances).
     type: str
     required: true
 author:
@@ -34,24 +37,35 @@ rows: "{{ ansible_play_hosts_all | modelops.tensorflow_serving.status_rows(hostv
 
 RETURN = r"""
 _value:
-  description: The rows.
+  description:
+    - The rows. C(server) is the name of the instance, C(label) has the labels that lead to the version, C(digest) the
+      first 12 digits of C(full_digest).
+    - C(drift) says what is not as it should be. C(verdict) is V(drift) where it says something, else V(served), V(idle)
+      for a version that was unloaded, or V(busy).
   type: list
   elements: dict
-  sample: [{"host": "web1", "model": "MLP", "version": 1, "state": "AVAILABLE", "error_message": ""}]
+  sample:
+    - host: web1
+      server: ""
+      model: MLP
+      version: 1
+      state: AVAILABLE
+      label: stable
+      digest: 5f0c3d2a9b1e
+      full_digest: 5f0c3d2a9b1e...
+      drift: ""
+      verdict: served
+      error_message: ""
 """
 
 from typing import Any, Callable, Mapping
 
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.fleet import fleet_rows
+
 
 def status_rows(hosts: list[str], hostvars: Mapping[str, Any], variable: str) -> list[dict[str, Any]]:
     """Return the rows that DOCUMENTATION describes."""
-    rows: list[dict[str, Any]] = []
-    for host in hosts:
-        result = hostvars[host].get(variable) or {}
-        state = "HOST UNREACHABLE" if result.get("unreachable") else "NOT ASKED"
-        none = {"state": state, "error_message": " ".join(str(result.get("msg", "")).split())}
-        rows += ({**one, "host": host} for one in result.get("versions", [none]))
-    return rows
+    return fleet_rows(hosts, hostvars, variable)
 
 
 class FilterModule:

@@ -19,6 +19,14 @@ options:
     type: list
     elements: str
     required: true
+  labels:
+    description: Labels to ask for. Each is asked of every model.
+    type: list
+    elements: str
+    default: []
+  base_path:
+    description: Directory on the host with one directory per model, for the digests of the versions.
+    type: path
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -28,6 +36,8 @@ EXAMPLES = r"""
   modelops.tensorflow_serving.model_status_info:
     rest_api_port: 8501
     models: [MLP]
+    labels: [stable]
+    base_path: /var/lib/tensorflow-serving/models
   register: status
 """
 
@@ -37,12 +47,17 @@ versions:
     - One row for each version of each model that the server knows, by model and descending version.
     - A model that the server does not know, or a server that does not answer, gives one row with a V(null) version,
       a state of V(UNKNOWN) or V(UNREACHABLE), and the reason in C(error_message).
+    - C(labels) are those of O(labels) that lead to the version. C(digest) and C(source_digest) are what
+      M(modelops.tensorflow_serving.saved_model_versions_info) returns, V(null) without O(base_path) and for a version
+      that lies there no more or was put there by somebody else.
   returned: success
   type: list
   elements: dict
-  sample: [{"model": "MLP", "version": 1, "state": "AVAILABLE", "error_code": "OK", "error_message": ""}]
+  sample: [{"model": "MLP", "version": 1, "state": "AVAILABLE", "error_code": "OK", "error_message": "",
+    "labels": ["stable"], "digest": "5f0c...", "source_digest": null}]
 """
 
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -53,30 +68,62 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest i
     ServingError,
     reason,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 
 
-def rows(client: ServingClient, model: str) -> list[dict[str, Any]]:
-    """Return the rows that RETURN describes for one model."""
+def rows(client: ServingClient, model: str, labels: list[str]) -> list[dict[str, Any]]:
+    """Return the rows that RETURN describes for one model, without digests."""
     try:
         status = client.status(model)
+        leads_to = {label: client.label_version(model, label) for label in labels}
     except ServingError as error:
         return [_no_version(model, "UNKNOWN", str(error))]
     except OSError as error:
         return [_no_version(model, "UNREACHABLE", reason(error))]
-    return [dict(status[version], model=model, version=version) for version in sorted(status, reverse=True)]
+    return [
+        {
+            **status[version],
+            "model": model,
+            "version": version,
+            "labels": [label for label in labels if leads_to[label] == version],
+        }
+        for version in sorted(status, reverse=True)
+    ]
 
 
 def _no_version(model: str, state: str, message: str) -> dict[str, Any]:
-    return {"model": model, "version": None, "state": state, "error_code": None, "error_message": message}
+    return {
+        "model": model,
+        "version": None,
+        "state": state,
+        "labels": [],
+        "error_code": None,
+        "error_message": message,
+    }
+
+
+def digests(base_path: str | None, model: str, version: int | None) -> dict[str, Any]:
+    """Return what was recorded of a version when it was published."""
+    manifest = ModelStore(Path(base_path, model)).read_manifest(version) if base_path and version is not None else None
+    return {name: (manifest or {}).get(name) for name in ("digest", "source_digest")}
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**REST_ARGUMENTS, "models": {"type": "list", "elements": "str", "required": True}},
+        argument_spec={
+            **REST_ARGUMENTS,
+            "models": {"type": "list", "elements": "str", "required": True},
+            "labels": {"type": "list", "elements": "str", "default": []},
+            "base_path": {"type": "path"},
+        },
         supports_check_mode=True,
     )
-    client = ServingClient.of(module.params)
-    module.exit_json(changed=False, versions=[row for model in module.params["models"] for row in rows(client, model)])
+    params = module.params
+    client = ServingClient.of(params)
+    versions = [row for model in params["models"] for row in rows(client, model, params["labels"])]
+    for row in versions:
+        row.update(digests(params["base_path"], row["model"], row["version"]))
+    module.exit_json(changed=False, versions=versions)
 
 
 if __name__ == "__main__":

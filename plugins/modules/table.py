@@ -28,6 +28,14 @@ options:
     type: list
     elements: dict
     required: true
+  colour_by:
+    description: The key in O(rows) whose value chooses the colour of a row.
+    type: str
+  colours:
+    description: Ansible's names of the colours, by the values of O(colour_by). Ansible's own settings, such as
+      C(ANSIBLE_NOCOLOR), say whether there are colours at all; a file has none.
+    type: dict
+    default: {}
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -39,6 +47,8 @@ EXAMPLES = r"""
     columns: [model, version, state]
     rows:
       - {model: MLP, version: 1, state: AVAILABLE}
+    colour_by: state
+    colours: {AVAILABLE: green}
 """
 
 RETURN = r""" # """

@@ -28,6 +28,7 @@ NEEDED: tuple[tuple[str, str], ...] = (
     ("openssl", "openssl"),
     ("ssh", "openssh-client"),
     ("zstd", "zstd"),
+    ("promtool", "prometheus"),
     ("rsync", "rsync"),
 )
 

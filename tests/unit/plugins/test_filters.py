@@ -11,7 +11,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.action.table import
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.digit_rows import digit_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.key_rows import key_rows
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_rows import status_rows
 
 
 def prediction(name: str, version: int, *probabilities: list[float]) -> dict[str, Any]:
@@ -33,39 +32,6 @@ def test_digit_rows_put_predictions_beside_labels() -> None:
 def test_digit_rows_refuse_another_number_of_labels(labels: list[int]) -> None:
     with pytest.raises(ValueError, match=f"2 predictions for {len(labels)} labels"):
         digit_rows([prediction("MLP", 1, [0, 1], [0, 1])], labels)
-
-
-def test_status_rows_name_the_host_in_the_order_of_hosts() -> None:
-    row = {"model": "MLP", "version": 1, "state": "AVAILABLE", "error_message": ""}
-    hostvars = {"web1": {"status": {"versions": [row, {**row, "version": 2}]}}, "web2": {"status": {"versions": [row]}}}
-    rows = status_rows(["web2", "web1"], hostvars, "status")
-    assert [(one["host"], one["version"]) for one in rows] == [("web2", 1), ("web1", 1), ("web1", 2)]
-    assert rows[0] == {**row, "host": "web2"}
-    assert "host" not in row
-
-
-@pytest.mark.parametrize(
-    ("variables", "state", "message"),
-    [
-        (
-            {"status": {"unreachable": True, "msg": "Failed to connect:\n  no route\n"}},
-            "HOST UNREACHABLE",
-            "Failed to connect: no route",
-        ),
-        ({"status": {"failed": True, "msg": "no python"}}, "NOT ASKED", "no python"),
-        ({"status": {}}, "NOT ASKED", ""),
-        ({"status": None}, "NOT ASKED", ""),
-        ({}, "NOT ASKED", ""),
-    ],
-)
-def test_status_rows_show_a_host_that_could_not_be_asked(variables: dict[str, Any], state: str, message: str) -> None:
-    assert status_rows(["web1"], {"web1": variables}, "status") == [
-        {"host": "web1", "state": state, "error_message": message}
-    ]
-
-
-def test_status_rows_of_a_host_without_models_are_none() -> None:
-    assert status_rows(["web1"], {"web1": {"status": {"versions": []}}}, "status") == []
 
 
 def info(**key: Any) -> dict[str, Any]:

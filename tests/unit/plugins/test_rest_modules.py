@@ -102,7 +102,7 @@ def test_answer_of_another_program_is_a_connection_error(
 )
 def test_connection_that_breaks_is_unreachable(serving: StubServer, client: ServingClient, raw: bytes) -> None:
     serving.raw_answer = raw
-    (row,) = model_status_info.rows(client, "MLP")
+    (row,) = model_status_info.rows(client, "MLP", [])
     assert row["state"] in ("UNREACHABLE", "UNKNOWN")
     assert row["error_message"]
 
@@ -131,7 +131,8 @@ def test_status_rows_are_in_descending_order_of_version(serving: StubServer, run
         (2, "LOADING"),
     ]
     assert result["changed"] is False
-    assert all(set(row) == {"model", "version", "state", "error_code", "error_message"} for row in result["versions"])
+    keys = {"model", "version", "state", "error_code", "error_message", "labels", "digest", "source_digest"}
+    assert all(set(row) == keys for row in result["versions"])
 
 
 def test_model_that_the_server_does_not_know_is_a_row(serving: StubServer, run_module: RunModule) -> None:
@@ -141,6 +142,9 @@ def test_model_that_the_server_does_not_know_is_a_row(serving: StubServer, run_m
         "model": "ghost",
         "version": None,
         "state": "UNKNOWN",
+        "labels": [],
+        "digest": None,
+        "source_digest": None,
         "error_code": None,
         "error_message": "Could not find any versions of model ghost",
     }

@@ -1,0 +1,54 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: status_page
+short_description: Turn rows of status_rows into a page of HTML
+version_added: 0.2.0
+description:
+  - Returns a page that needs nothing but itself - no script, no picture, nothing from the network. Rows with drift are
+    marked.
+options:
+  _input:
+    description: The rows, as P(modelops.tensorflow_serving.status_rows#filter) returns them.
+    type: list
+    elements: dict
+    required: true
+  columns:
+    description: The headers, each the key of its values in the rows.
+    type: list
+    elements: str
+    required: true
+  asked_at:
+    description: When the servers were asked, as it is to be printed.
+    type: str
+    required: true
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+page: "{{ rows | modelops.tensorflow_serving.status_page(['host', 'model', 'version', 'drift'], asked_at) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The page.
+  type: str
+"""
+
+from typing import Any, Callable
+
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.fleet_page import page
+
+
+def status_page(rows: list[dict[str, Any]], columns: list[str], asked_at: str) -> str:
+    """Return the page that DOCUMENTATION describes."""
+    return page(rows, columns, asked_at)
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"status_page": status_page}

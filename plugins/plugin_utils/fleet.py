@@ -1,0 +1,201 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a whole fleet serves, a row for each version, and where a server differs from the others or the catalogue.
+
+A row has host, server (the instance's name), model, version, state, label (those that lead to the version), digest (its
+first 12 digits), full_digest, drift (what is not as it should be, empty where all is well), verdict and error_message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterable, Mapping
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+    is_pulled,
+    numbers,
+    read_policy,
+    served_versions,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    SavedModelError,
+    source_versions,
+)
+
+SHORT_DIGEST = 12
+DRIFT, SERVED, IDLE, BUSY = "drift", "served", "idle", "busy"
+
+Row = Dict[str, Any]
+
+
+class ServedModel:
+    """One model of one server: its rows, and its entry in the host's catalogue, empty where it has none."""
+
+    def __init__(self, rows: list[Row], entry: Mapping[str, Any]) -> None:
+        self.rows = rows
+        self.entry = entry
+        self.policy = read_policy(entry.get("model_version_policy"))
+        # A server that does not answer has said nothing that could be compared.
+        self.answered = any(row["version"] is not None for row in rows)
+        self.available = {row["version"]: row for row in rows if row["state"] == "AVAILABLE"}
+
+    def mark(self, version: int | None, problem: str) -> None:
+        """Say it on the row of a version, or on the first where there is none of it."""
+        row = next((row for row in self.rows if row["version"] == version), self.rows[0])
+        row["drift"] = "; ".join(filter(None, [row["drift"], problem]))
+
+    def group(self) -> str:
+        """Servers of one group are to serve the same: their catalogues say so."""
+        wanted = [self.rows[0]["model"], *(self.entry.get(key) for key in ("source", "versions", "version_labels"))]
+        return json.dumps([*wanted, self.policy], default=str)
+
+
+def fleet_rows(hosts: Iterable[str], hostvars: Mapping[str, Any], variable: str) -> list[Row]:
+    """Return the rows of all hosts, in their order.
+
+    variable has each host's result of model_status_info, once or in a loop over tfserving_service_instances.
+    """
+    rows: list[Row] = []
+    models: list[ServedModel] = []
+    for host in hosts:
+        entries = {entry["name"]: entry for entry in _catalog(hostvars[host])}
+        result = hostvars[host].get(variable) or {}
+        for asked in result.get("results") or [result]:
+            server = (asked.get("item") or {}).get("name") or ""
+            by_model: dict[str, list[Row]] = {}
+            for row in asked.get("versions", [_not_asked(asked)]):
+                by_model.setdefault(row["model"] or "", []).append(_row(host, server, row))
+            for name, of_model in by_model.items():
+                models.append(ServedModel(of_model, entries.get(name, {})))
+                rows += of_model
+    _compare(models)
+    for row in rows:
+        row["verdict"] = _verdict(row)
+        del row["source_digest"]
+    return rows
+
+
+def _catalog(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return variables.get("tfserving_models_catalog") or []
+
+
+def _not_asked(result: Mapping[str, Any]) -> Row:
+    state = "HOST UNREACHABLE" if result.get("unreachable") else "NOT ASKED"
+    message = " ".join(str(result.get("msg", "")).split())
+    return {"model": None, "version": None, "state": state, "error_message": message}
+
+
+def _row(host: str, server: str, row: Mapping[str, Any]) -> Row:
+    """Return a row with all keys; drift has what is wrong with the version itself."""
+    failed = row["version"] is None or (row["state"] == "END" and row.get("error_code") not in (None, "OK"))
+    digest = row.get("digest")
+    return {
+        "host": host,
+        "server": server,
+        "model": row["model"],
+        "version": row["version"],
+        "state": row["state"],
+        "label": ", ".join(row.get("labels") or []),
+        "digest": digest and digest[:SHORT_DIGEST],
+        "full_digest": digest,
+        "source_digest": row.get("source_digest"),
+        "drift": row["error_message"] or row["state"].lower() if failed else "",
+        "error_message": row["error_message"],
+    }
+
+
+def _verdict(row: Row) -> str:
+    if row["drift"]:
+        return DRIFT
+    return {"AVAILABLE": SERVED, "END": IDLE}.get(row["state"], BUSY)
+
+
+def _compare(models: list[ServedModel]) -> None:
+    """Mark what differs."""
+    answered = [model for model in models if model.answered]
+    groups: dict[str, list[ServedModel]] = {}
+    for model in answered:
+        groups.setdefault(model.group(), []).append(model)
+    for group in groups.values():
+        strangers = [model for model in group if _differs_from_catalog(model)]
+        _compare_versions([model for model in group if model not in strangers])
+        _compare_digests(group)
+
+
+def _differs_from_catalog(model: ServedModel) -> bool:
+    """Mark what the catalogue says otherwise, and say whether the versions are others."""
+    if not model.entry:
+        return False
+    there = set(model.available)
+    wanted = set(_wanted_versions(model))
+    for version in sorted(wanted - there):
+        model.mark(version, f"the catalogue says to serve version {version}")
+    surplus = there - wanted if "specific" in model.policy else set()
+    for version in sorted(surplus):
+        model.mark(version, "the catalogue does not say to serve it")
+    _compare_labels(model)
+    digests = {int(version): digest for version, digest in (model.entry.get("digests") or {}).items()}
+    for version, row in model.available.items():
+        if row["source_digest"] and row["source_digest"] != str(digests.get(version, row["source_digest"])).lower():
+            model.mark(version, "the catalogue has another digest")
+    return bool(wanted - there or surplus)
+
+
+def _compare_labels(model: ServedModel) -> None:
+    wanted = {str(label): int(version) for label, version in (model.entry.get("version_labels") or {}).items()}
+    leads_to = {
+        label: row["version"] for row in model.rows if row["label"] for label in row["label"].split(", ")
+    }  # fmt: skip
+    for label in sorted({*wanted, *leads_to}):
+        there, should = leads_to.get(label), wanted.get(label)
+        if should is None:
+            model.mark(there, f"the catalogue has no label {label}")
+        elif there is None:
+            model.mark(should, f"label {label} leads nowhere")
+        elif there != should:
+            model.mark(there, f"label {label} is to lead to version {should}")
+
+
+def _wanted_versions(model: ServedModel) -> list[int]:
+    """Return what the catalogue's policy comes to with the versions of its source, none where that cannot be seen."""
+    if "specific" in model.policy:
+        return list(model.policy["specific"]["versions"])
+    source = str(model.entry["source"])
+    versions = model.entry.get("versions")
+    if not versions and is_pulled(source):
+        return []
+    try:
+        return served_versions(model.policy, map(int, versions or source_versions(Path(source).expanduser())))
+    except (SavedModelError, OSError):
+        return []
+
+
+def _compare_versions(group: list[ServedModel]) -> None:
+    served = [tuple(sorted(model.available)) for model in group]
+    usual = _most_frequent(served)
+    for model, versions in zip(group, served):
+        if len(usual) > 1:
+            model.mark(next(iter(versions), None), "the servers serve different versions")
+        elif versions != usual[0]:
+            model.mark(next(iter(versions), None), f"most servers serve {numbers(usual[0])}")
+
+
+def _compare_digests(group: list[ServedModel]) -> None:
+    for version in sorted({version for model in group for version in model.available}):
+        having = [model for model in group if version in model.available]
+        digests = [model.available[version]["full_digest"] for model in having]
+        usual = _most_frequent(digests)
+        for model, digest in zip(having, digests):
+            if len(usual) > 1:
+                model.mark(version, "the servers have different digests of it")
+            elif digest != usual[0]:
+                what = f"digest {usual[0][:SHORT_DIGEST]}" if usual[0] else "none that this collection published"
+                model.mark(version, f"most servers have {what}")
+
+
+def _most_frequent(values: list[Any]) -> list[Any]:
+    """Return the values that are the most frequent: several where there is no majority."""
+    counts = Counter(values)
+    return [value for value, count in counts.items() if count == max(counts.values())]
