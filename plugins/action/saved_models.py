@@ -33,6 +33,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    arrived_digests,
     examine_version,
     plan_versions,
     publish_version,
@@ -311,13 +312,15 @@ class ActionModule(ActionBase):
             made = {name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()}
             arrived = self._on_host.call(examine_version, files=files, patches=made, **where)
             expected = {**files, **sent.result()}
-        broken = arrived["missing"] or sorted(
-            name for name in files if arrived["digests"][name] != expected[name]["sha256"]
-        )
-        if not broken:
-            seal, signatures = arrived["seal"], transfer.signatures
-            self._on_host.call(publish_version, files=expected, seal=seal, signatures=signatures, **where)
-        return broken
+        if arrived["missing"]:
+            return list(arrived["missing"])
+        digest = tree_digest(expected)
+        if arrived["digest"] != digest:
+            found = self._on_host.call(arrived_digests, path=where["path"], version=where["version"])
+            return sorted(name for name in expected if found[name] != expected[name]["sha256"])
+        seal, signatures = arrived["seal"], transfer.signatures
+        self._on_host.call(publish_version, digest=digest, seal=seal, signatures=signatures, **where)
+        return []
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:
         """Let the host fetch a version."""

@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import check_room
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import Files, SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    Files,
+    SavedModelError,
+    tree_digest,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
     Patches,
+    changed_meanwhile,
     compose,
     examine,
     make_directory,
@@ -66,24 +72,49 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
 
 
 def examine_version(path: str, version: int, group: str, files: Files, patches: Patches) -> dict[str, Any]:
-    """Say what has arrived of a version in the model's directory path, as Arrived has it, and close it for writing.
+    """Say what has arrived of a version in the model's directory path, and close it for writing.
 
-    files have a sha256 where they were not transferred. Raises OSError and SavedModelError.
+    files have a sha256 where they were not transferred. Returns missing, names of files, and, where there are none,
+    digest, as tree_digest has it, and a seal. What was found stays on the host, so that the digests of thousands of
+    files need not travel back and forth. Raises OSError and SavedModelError.
     """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
         if patches:
             compose(store, version, patches, files)
-        return asdict(examine(store, version, files, group_id))
+        found = examine(store, version, files, group_id)
+        arrived = {name: dict(files[name], sha256=sha256) for name, sha256 in found.digests.items()}
+        write_json(store.arrived(version), arrived)
+    return {"missing": found.missing, "digest": tree_digest(arrived), "seal": found.seal}
+
+
+def arrived_digests(path: str, version: int) -> dict[str, str]:
+    """Return the sha256 of each file of a version that was examined. Raises OSError."""
+    return {name: facts["sha256"] for name, facts in read_arrived(ModelStore(Path(path)), version).items()}
 
 
 def publish_version(
-    path: str, version: int, group: str, files: Files, seal: str, signatures: dict[str, Any] | None
+    path: str, version: int, group: str, digest: str, seal: str, signatures: dict[str, Any] | None
 ) -> None:
-    """Publish the version that was examined in the model's directory path. Raises OSError and SavedModelError."""
+    """Publish the version that was examined in the model's directory path, where it is what digest says.
+
+    Raises OSError and SavedModelError.
+    """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
+        files = read_arrived(store, version)
+        if tree_digest(files) != digest:
+            raise changed_meanwhile(store.staging(version))
         release(store, version, files, group_id, {"source_digest": None, "signatures": signatures}, seal)
+
+
+def read_arrived(store: ModelStore, version: int) -> Files:
+    """Return what examine_version has found of a version."""
+    try:
+        files: Files = json.loads(store.arrived(version).read_text())
+    except FileNotFoundError:
+        raise changed_meanwhile(store.staging(version)) from None
+    return files
 
 
 def id_of(group: str) -> int:

@@ -75,6 +75,10 @@ class ModelStore:
         """The version on its way, which belongs to whoever fills it."""
         return self.path / f".staging-{version}"
 
+    def arrived(self, version: int) -> Path:
+        """Sizes and digests of the files of a version that was examined and is not published yet."""
+        return self.path / f".staging-{version}.arrived"
+
     def basis(self, version: int) -> Path:
         """Hard links to files of an older version, of which rsync takes what has not changed."""
         return self.path / f".basis-{version}"
@@ -252,7 +256,7 @@ def release(
     """
     staging, published = store.staging(version), store.version(version)
     if seal is not None and (not staging.is_dir() or _seal(staging, files) != seal):
-        raise SavedModelError(f"{staging} was changed by another run meanwhile; play again")
+        raise changed_meanwhile(staging)
     for folder in reversed([staging, *(path for path in walk(staging) if path.is_dir())]):
         os.chown(folder, 0, group_id)
         folder.chmod(DIRECTORY_MODE)
@@ -262,6 +266,12 @@ def release(
     sync(store.path)
     _remove_tree(store.basis(version))
     _remove_tree(store.download(version))
+    store.arrived(version).unlink(missing_ok=True)
+
+
+def changed_meanwhile(staging: Path) -> SavedModelError:
+    """Return the error for what is not as it was when it was examined."""
+    return SavedModelError(f"{staging} was changed by another run meanwhile; play again")
 
 
 def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
