@@ -28,6 +28,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+    arrived_digests,
     examine_version,
     plan_versions,
     publish_version,
@@ -479,8 +480,12 @@ def test_what_the_controller_calls_stages_and_publishes(
     arrive(source, store.staging(1))
     arrived = examine_version(str(store.path), 1, group, list_files(source), {})
     assert arrived["missing"] == []
-    assert arrived["digests"] == {name: one["sha256"] for name, one in files.items()}
-    publish_version(str(store.path), 1, group, files, arrived["seal"], {"call": {}})
+    assert arrived["digest"] == tree_digest(files)
+    assert arrived_digests(str(store.path), 1) == {name: one["sha256"] for name, one in files.items()}
+    with pytest.raises(SavedModelError, match="changed by another run meanwhile; play again"):
+        publish_version(str(store.path), 1, group, "0" * 64, arrived["seal"], {"call": {}})
+    publish_version(str(store.path), 1, group, arrived["digest"], arrived["seal"], {"call": {}})
+    assert not store.arrived(1).exists()
     found = run_module(saved_model_versions_info, base_path=base_path, models=["MLP"])
     assert found["models"]["MLP"] == {
         "1": {
