@@ -1,0 +1,219 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which requests the gateway lets through, and to which servers of the host they go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Iterable
+
+# What can be opened: how its REST path ends after the model and its version, the REST method and the gRPC method.
+# grpc is without HandleReloadConfigRequest on purpose: whoever may call it can unload every model.
+_VERBS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
+_READS = {
+    "status": ("", "ModelService/GetModelStatus"),
+    "metadata": ("/metadata", "PredictionService/GetModelMetadata"),
+}
+OPEN = [*_VERBS, *_READS, "metrics"]
+
+# model_servers/http_rest_api_util.cc
+_VERSION = "(?:/versions/[0-9]+|/labels/[A-Za-z0-9_]+)?"
+
+# The value of $tfserving_draining while no server is drained.
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Server:
+    """One instance of the model server. number is its place among those of the host."""
+
+    number: int
+    name: str
+    unit: str
+    port: int
+    rest_api_port: int
+    models: list[str]
+
+
+@dataclass
+class Plan:
+    """What nginx is told. A set is some servers that requests are spread over; s0 is the name of the first one.
+
+    choices are [set, number of the server that is drained or NONE, set that takes its requests or nothing].
+    """
+
+    sets: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[list[str]] = field(default_factory=list)
+    rest: list[dict[str, str]] = field(default_factory=list)
+    grpc: list[str] = field(default_factory=list)
+    grpc_models: list[dict[str, str]] = field(default_factory=list)
+    grpc_default: str = ""
+    metrics: list[dict[str, str]] = field(default_factory=list)
+    health: list[dict[str, str]] = field(default_factory=list)
+
+    def set_of(self, servers: Iterable[Server]) -> str:
+        """Return the name of the set of these servers, which is new where there is none."""
+        wanted = [{"unit": one.unit, "port": one.port, "rest_api_port": one.rest_api_port} for one in servers]
+        for known in self.sets:
+            if known["servers"] == wanted:
+                return str(known["name"])
+        self.sets.append({"name": f"s{len(self.sets)}", "servers": wanted})
+        return str(self.sets[-1]["name"])
+
+
+def read_servers(instances: list[dict[str, Any]]) -> list[Server]:
+    """Return the servers that the module server_instances_info has worked out."""
+    keys = ("name", "unit", "port", "rest_api_port", "models")
+    return [Server(number, **{key: one[key] for key in keys}) for number, one in enumerate(instances)]
+
+
+def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Plan:
+    """Return the routes to servers that serve at least one model, with what is opened of OPEN."""
+    opened = set(opened)
+    made = Plan()
+    by_servers: dict[tuple[int, ...], list[str]] = {}
+    for model in dict.fromkeys(model for one in servers for model in one.models):
+        by_servers.setdefault(tuple(one.number for one in servers if model in one.models), []).append(model)
+
+    used: list[list[Server]] = []
+
+    def use(some: list[Server]) -> str:
+        if some not in used:
+            used.append(some)
+        return made.set_of(some)
+
+    for numbers, models in by_servers.items():
+        name = use([servers[number] for number in numbers])
+        made.rest += [{**route, "set": name} for route in _rest_routes(models, opened)]
+        made.grpc_models.append({"pattern": f"^{_any(models)}$", "set": name})
+    made.grpc = _grpc_methods(opened)
+    made.grpc_default = use(_for_any_model(servers))
+    first = servers[0].models[0]
+    asked = [one for one in servers if first in one.models]
+    made.health.append({"path": "/healthz", "model": first, "set": use(asked)})
+    for one in servers:
+        if one.name:
+            made.health.append({"path": f"/healthz/{one.name}", "model": one.models[0], "set": use([one])})
+        if "metrics" in opened:
+            path = f"{metrics_path.rstrip('/')}/{one.name}" if one.name else metrics_path
+            made.metrics.append({"path": path, "set": use([one])})
+    for some in used:
+        made.choices.append([made.set_of(some), NONE, made.set_of(some)])
+        for drained in servers:
+            left = [one for one in some if one is not drained]
+            if left:
+                made.choices.append([made.set_of(some), str(drained.number), made.set_of(left)])
+    return made
+
+
+def _any(models: list[str]) -> str:
+    """Return a pattern of nginx for these names, which have letters, digits, underscores, hyphens and dots."""
+    return "(?:" + "|".join(model.replace(".", "[.]") for model in models) + ")"
+
+
+def _rest_routes(models: list[str], opened: set[str]) -> list[dict[str, str]]:
+    path = f"^/v1/models/{_any(models)}{_VERSION}"
+    verbs = [verb for verb in _VERBS if verb in opened]
+    endings = [_READS[kind][0] for kind in _READS if kind in opened]
+    routes = []
+    if verbs:
+        routes.append({"pattern": f"{path}:(?:{'|'.join(verbs)})$", "method": "POST"})
+    if endings:
+        routes.append({"pattern": f"{path}(?:{'|'.join(endings)})$", "method": "GET"})
+    return routes
+
+
+def _grpc_methods(opened: set[str]) -> list[str]:
+    methods = [f"PredictionService/{method}" for verb, method in _VERBS.items() if verb in opened]
+    methods += [method for kind, (_, method) in _READS.items() if kind in opened]
+    return [f"/tensorflow.serving.{method}" for method in methods]
+
+
+def _for_any_model(servers: list[Server]) -> list[Server]:
+    """Return the servers for a gRPC request that does not say which model it is for, as nginx cannot see.
+
+    All those that serve every model; where no server does, the first one, which says itself that it lacks a model.
+    """
+    every = {model for one in servers for model in one.models}
+    return [one for one in servers if set(one.models) == every] or servers[:1]
+
+
+_HASH = re.compile(r"\$(?:apr1|5|6|y|2[aby])\$.+")
+
+
+def is_hash(password: str) -> bool:
+    """Return whether it is a hash that nginx can check, not a password."""
+    return bool(_HASH.fullmatch(password))
+
+
+def access_problems(params: dict[str, Any]) -> list[str]:
+    """Return what is wrong with who may ask, without any secret."""
+    users, anonymous = params["users"], params["allow_anonymous"]
+    ways = [name for name, there in (("users", users), ("client_ca", params["client_ca"])) if there]
+    problems = []
+    if not ways and not anonymous:
+        problems.append(
+            "Nobody has said who may ask through the gateway. Set tfserving_gateway_users (passwords), "
+            "tfserving_gateway_client_ca (certificates) or both, which then takes both; or let everybody ask with "
+            "tfserving_gateway_allow_anonymous: true."
+        )
+    if ways and anonymous:
+        problems.append(
+            f"tfserving_gateway_allow_anonymous is true and tfserving_gateway_{ways[0]} is set; take one of them out."
+        )
+    for user, password in users.items():
+        if not re.fullmatch(r"[^:\s\x00-\x1f#][^:\x00-\x1f]*", str(user)):
+            problems.append(f"tfserving_gateway_users: {user!r} cannot be the name of a user; it may hold no colon.")
+        if not isinstance(password, str) or not password or not password.isprintable():
+            problems.append(f"tfserving_gateway_users: the password of {user} has to be text on one line, not empty.")
+    return problems
+
+
+def tls_problems(params: dict[str, Any]) -> list[str]:
+    """Return what is wrong with where the certificate comes from."""
+    given = [name for name in ("certificate", "key") if params[name]]
+    if params["self_signed"] and given:
+        return [f"tfserving_gateway_tls_self_signed is true and tfserving_gateway_tls_{given[0]} is set; take one out."]
+    if params["self_signed"]:
+        return []
+    if len(given) == 1:
+        return [f"tfserving_gateway_tls_{given[0]} is set alone; set certificate and key, or neither of them."]
+    if not given:
+        return [
+            "The gateway has no certificate. Set tfserving_gateway_tls_certificate and tfserving_gateway_tls_key, or, "
+            "for a lab, tfserving_gateway_tls_self_signed: true."
+        ]
+    return []
+
+
+def route_problems(params: dict[str, Any], servers: list[Server]) -> list[str]:
+    """Return what is wrong with ports, names and servers."""
+    port = params["port"]
+    problems = []
+    if not 1 <= port <= 65535:
+        problems.append(f"tfserving_gateway_port is {port}; it has to be from 1 to 65535.")
+    problems += [
+        f"tfserving_gateway_port is {port}, a port of {one.unit}; give the gateway another."
+        for one in servers
+        if port in (one.port, one.rest_api_port)
+    ]
+    problems += [
+        f"{one.unit} serves no model, so the gateway has nothing to send there; take it from "
+        "tfserving_service_instances or give it models."
+        for one in servers
+        if not one.models
+    ]
+    if not params["names"]:
+        problems.append("tfserving_gateway_names is empty; list the names that clients call the gateway by.")
+    problems += [
+        f"tfserving_gateway_names: {name!r} is neither a host's name nor an address."
+        for name in params["names"]
+        if not re.fullmatch(r"[A-Za-z0-9.:-]+", name)
+    ]
+    if params["server_client_verify"]:
+        problems.append(
+            "tfserving_service_ssl.client_verify is true, and the gateway has no certificate to show to the server. "
+            "Take it out; tfserving_gateway_client_ca checks the clients' certificates."
+        )
+    return problems

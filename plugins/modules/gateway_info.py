@@ -1,0 +1,208 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_info
+short_description: Check what is said about the gateway, and work out what it lets through and where to
+version_added: 0.2.0
+description:
+  - Works out which requests nginx lets through to which model servers of the host, and checks users, certificates and
+    ports before anything is changed. All problems are reported at once, and no secret is shown.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.read_only
+options:
+  instances:
+    description: The model servers, as M(modelops.tensorflow_serving.server_instances_info) returns them.
+    type: list
+    elements: dict
+    required: true
+  open:
+    description: What is let through.
+    type: list
+    elements: str
+    choices: [predict, classify, regress, status, metadata, metrics]
+    default: [predict]
+  metrics_path:
+    description: Path of the servers' metrics.
+    type: str
+    default: /monitoring/prometheus/metrics
+  port:
+    description: Port of the gateway.
+    type: int
+    required: true
+  names:
+    description: What clients call the gateway.
+    type: list
+    elements: str
+    required: true
+  certificate:
+    description: The certificate and those between it and the authority, as PEM, or their path on the host.
+    type: str
+    default: ''
+  key:
+    description: The private key, as PEM, or its path on the host.
+    type: str
+    default: ''
+  files_on_host:
+    description: Whether O(certificate) and O(key) are paths on the host.
+    type: bool
+    default: false
+  self_signed:
+    description: Whether the gateway makes a certificate itself.
+    type: bool
+    default: false
+  client_ca:
+    description: The authority of the clients' certificates, as PEM. Empty where they need none.
+    type: str
+    default: ''
+  users:
+    description: Passwords, or their hashes, by the user.
+    type: dict
+    default: {}
+  allow_anonymous:
+    description: Whether everybody may ask.
+    type: bool
+    default: false
+  server_client_verify:
+    description: Whether the servers take gRPC from clients with a certificate only.
+    type: bool
+    default: false
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Work out what the gateway lets through
+  modelops.tensorflow_serving.gateway_info:
+    instances: "{{ servers.instances }}"
+    port: 8443
+    names: [models.example.com]
+    self_signed: true
+    users: "{{ vault_users }}"
+  register: gateway
+"""
+
+RETURN = r"""
+sets:
+  description: Servers that requests are spread over, each set with a C(name) and its C(servers).
+  returned: success
+  type: list
+  elements: dict
+choices:
+  description: Of each set, number of the server that is drained or a hyphen, and the set that takes its requests.
+  returned: success
+  type: list
+  elements: list
+rest:
+  description: C(pattern) of the paths that are let through, with their C(method) and C(set).
+  returned: success
+  type: list
+  elements: dict
+grpc:
+  description: The gRPC methods that are let through.
+  returned: success
+  type: list
+  elements: str
+grpc_models:
+  description: C(pattern) of the models that C(set) serves.
+  returned: success
+  type: list
+  elements: dict
+grpc_default:
+  description: The set for a gRPC request that does not say which model it is for.
+  returned: success
+  type: str
+metrics:
+  description: C(path) of the metrics of the server in C(set).
+  returned: success
+  type: list
+  elements: dict
+health:
+  description: C(path) that says whether C(set) answers for C(model).
+  returned: success
+  type: list
+  elements: dict
+has_ipv6:
+  description: Whether the host knows IPv6.
+  returned: success
+  type: bool
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import (
+    OPEN,
+    access_problems,
+    plan,
+    read_servers,
+    route_problems,
+    tls_problems,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_secrets import (
+    SecretError,
+    check_authority,
+    check_pair,
+    check_pem_pair,
+)
+
+
+def file_problems(params: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the certificates."""
+    problems = []
+    try:
+        if params["certificate"] and params["key"]:
+            if params["files_on_host"]:
+                check_pair(Path(params["certificate"]), Path(params["key"]))
+            else:
+                check_pem_pair(params["certificate"], params["key"])
+    except SecretError as error:
+        problems.append(f"{error}.")
+    try:
+        if params["client_ca"]:
+            check_authority(params["client_ca"])
+    except SecretError as error:
+        problems.append(f"{error}.")
+    return problems
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "instances": {"type": "list", "elements": "dict", "required": True},
+            "open": {"type": "list", "elements": "str", "choices": OPEN, "default": ["predict"]},
+            "metrics_path": {"type": "str", "default": "/monitoring/prometheus/metrics"},
+            "port": {"type": "int", "required": True},
+            "names": {"type": "list", "elements": "str", "required": True},
+            "certificate": {"type": "str", "default": ""},
+            "key": {"type": "str", "default": "", "no_log": True},
+            "files_on_host": {"type": "bool", "default": False},
+            "self_signed": {"type": "bool", "default": False},
+            "client_ca": {"type": "str", "default": ""},
+            "users": {"type": "dict", "default": {}, "no_log": True},
+            "allow_anonymous": {"type": "bool", "default": False},
+            "server_client_verify": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    servers = read_servers(params["instances"])
+    problems = [*access_problems(params), *tls_problems(params), *route_problems(params, servers)]
+    problems += file_problems(params)
+    if problems:
+        module.fail_json(msg="\n".join(problems))
+    module.exit_json(
+        changed=False,
+        has_ipv6=Path("/proc/net/if_inet6").exists(),
+        **asdict(plan(servers, params["open"], params["metrics_path"])),
+    )
+
+
+if __name__ == "__main__":
+    main()
