@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: scrape_targets
 short_description: Targets of Prometheus for the model servers of hosts
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Reads C(tfserving_service_instances) and the other variables of the role tfserving_service of each host, and returns
     what the C(file_sd_configs) of Prometheus take.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: status_page
 short_description: Turn rows of status_rows into a page of HTML
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Returns a page that needs nothing but itself - no script, no picture, nothing from the network. Rows with drift are
     marked.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gateway_drain
 short_description: Keep the gateway's requests from a model server, or let them there again
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - nginx looks for a file at each request, so that nothing is reloaded. New requests go to another server of the host
     that has the model, and where there is none are answered with 503 and C(Retry-After).

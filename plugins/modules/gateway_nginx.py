@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gateway_nginx
 short_description: Have nginx take the gateway's configuration, or leave it as it is
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Writes the site, its certificate and its users, all of them or none. nginx checks them beside the old ones first,
     within the host's whole configuration.
