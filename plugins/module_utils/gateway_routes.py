@@ -20,6 +20,9 @@ OPEN = [*_VERBS, *_READS, "metrics"]
 # model_servers/http_rest_api_util.cc
 _VERSION = "(?:/versions/[0-9]+|/labels/[A-Za-z0-9_]+)?"
 
+# $ alone is also there before a last line feed, which a path can hold as %0a.
+_END = r"$(?!\n)"
+
 # The value of $tfserving_draining while no server is drained.
 NONE = "-"
 
@@ -118,9 +121,9 @@ def _rest_routes(models: list[str], opened: set[str]) -> list[dict[str, str]]:
     endings = [_READS[kind][0] for kind in _READS if kind in opened]
     routes = []
     if verbs:
-        routes.append({"pattern": f"{path}:(?:{'|'.join(verbs)})$", "method": "POST"})
+        routes.append({"pattern": f"{path}:(?:{'|'.join(verbs)}){_END}", "method": "POST"})
     if endings:
-        routes.append({"pattern": f"{path}(?:{'|'.join(endings)})$", "method": "GET"})
+        routes.append({"pattern": f"{path}(?:{'|'.join(endings)}){_END}", "method": "GET"})
     return routes
 
 

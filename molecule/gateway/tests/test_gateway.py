@@ -107,6 +107,8 @@ def test_what_is_not_open_is_not_found(gateway):
         "/v1/models/other:predict",
         "/v1/models/MLPx:predict",
         "/v1/models/MLP:predict/",
+        "/v1/models/MLP:predict%0a",
+        "/v1/models/MLP:predict%0d%0a",
         "/v1/models/MLP/versions/one:predict",
     ):
         assert gateway.post(path, body).status == 404, path
