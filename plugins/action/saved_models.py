@@ -50,6 +50,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     ModelStore,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import look
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_files
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import Change, compare
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
@@ -89,10 +90,15 @@ class Transfer:
     version: int
     files: Files
     signatures: dict[str, Any] | None
+    generated: dict[str, str]  # base64 of what the host adds to the files, by name
 
     @property
     def pull(self) -> Pull | None:
         return self.model.pulls.get(self.version)
+
+    @property
+    def generated_bytes(self) -> int:
+        return sum(map(len, self.generated.values()))  # as base64, somewhat more than needed
 
     @property
     def source(self) -> Path:
@@ -186,9 +192,10 @@ class ActionModule(ActionBase):
     def _transfer(model: Model, version: int) -> Transfer:
         """Return a transfer. Raises SavedModelError for a source on the controller that cannot be served."""
         if version in model.pulls:
-            return Transfer(model, version, {}, None)
+            return Transfer(model, version, {}, None, {})
         files = model.files[version]
-        return Transfer(model, version, files, signatures_of(model.sources[version], files, model.contract))
+        signatures = signatures_of(model.sources[version], files, model.contract)
+        return Transfer(model, version, files, signatures, warmup_files(model.name, model.warmup, files, signatures))
 
     @staticmethod
     def _check_unchanged(model: Model, version: int, facts: dict[str, Any], free_number: int) -> None:
@@ -220,7 +227,8 @@ class ActionModule(ActionBase):
             self._prunable_bytes += sum(size for version, size in on_host.items() if version not in retained)
         files = sum(len(one.files) for one in pushed)
         # A file takes whole blocks, and its directories take some too. When that is too much, the host counts exactly.
-        needed = sum(total_bytes(one.files) for one in pushed) + 2 * BLOCK_BYTES * files
+        added = sum(one.generated_bytes + BLOCK_BYTES for one in pushed)
+        needed = sum(total_bytes(one.files) for one in pushed) + added + 2 * BLOCK_BYTES * files
         free = host["free"]
         if needed > free["bytes"] or (free["inodes"] is not None and 2 * files > free["inodes"]):
             self._on_host.call(plan_versions, base_path=self._args["base_path"], **self._wanted(pushed, 0))
@@ -318,8 +326,8 @@ class ActionModule(ActionBase):
         if arrived["digest"] != digest:
             found = self._on_host.call(arrived_digests, path=where["path"], version=where["version"])
             return sorted(name for name in expected if found[name] != expected[name]["sha256"])
-        seal, signatures = arrived["seal"], transfer.signatures
-        self._on_host.call(publish_version, digest=digest, seal=seal, signatures=signatures, **where)
+        known = {"signatures": transfer.signatures, "generated": transfer.generated}
+        self._on_host.call(publish_version, digest=digest, seal=arrived["seal"], **known, **where)
         return []
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:
@@ -334,6 +342,7 @@ class ActionModule(ActionBase):
                 model=transfer.model.name,
                 version=transfer.version,
                 contract=transfer.model.contract,
+                warmup=transfer.model.warmup,
                 is_archive=pull.is_archive,
                 request={
                     "url": pull.url,
@@ -368,6 +377,7 @@ class ActionModule(ActionBase):
                 "uid": uid,
                 "files": files or self._told_apart(one),
                 "resend": resend or [],
+                "generated_bytes": one.generated_bytes,
             }
             for one in transfers
         ]

@@ -72,6 +72,13 @@ options:
         description: How many of the newest versions stay on the host. What O(catalog[].model_version_policy) serves,
           what has a label and what the running server uses stays in any case. By default every version does.
         type: int
+      warmup:
+        description: Whether a version gets the requests of O(catalog[].sample_requests) as its warm-up requests, which
+          the server makes before the version is C(AVAILABLE). They are written when a version is published, next to its
+          files, into C(assets.extra/tf_serving_warmup_requests); a version that brings that file keeps its own. Samples
+          that do not fit the version's signatures are refused, as the server would not serve the version.
+        type: bool
+        default: false
       sample_requests:
         description: Requests that every served version has to answer before it counts as served, as C(AVAILABLE) alone
           is no proof that a version can predict.

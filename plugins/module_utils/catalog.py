@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     parse_version,
     source_versions,
 )
+
+# What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
+MAX_RECORDS = 1000
 
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -42,6 +46,7 @@ CATALOG_OPTIONS: dict[str, Any] = {
     "digests": {"type": "dict"},
     "signatures": {"type": "dict"},
     "keep": {"type": "int"},
+    "warmup": {"type": "bool", "default": False},
     "sample_requests": {
         "type": "list",
         "elements": "dict",
@@ -93,6 +98,7 @@ class Model:
     contract: dict[str, Any] | None = None
     keep: int | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
+    warmup: list[dict[str, Any]] = field(default_factory=list)  # the samples that a version brings in itself
 
     @property
     def versions(self) -> list[int]:
@@ -134,6 +140,7 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
         "keep": lambda: read_keep(entry.get("keep"), keep),
         "contract": lambda: _read_contract(entry.get("signatures")),
         "samples": lambda: read_samples(entry.get("sample_requests")),
+        "warmup": lambda: _read_warmup(entry),
     }
     if is_pulled(entry["source"]):
         readers["pulls"] = lambda: _read_pulls(entry)
@@ -261,6 +268,22 @@ def read_samples(requests: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
                 "instances": list(request["instances"]),
             }
         )
+    return samples
+
+
+def _read_warmup(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the samples that the server is to ask each version before it serves it. Raises ValueError for none."""
+    if not entry.get("warmup"):
+        return []
+    if not entry.get("sample_requests"):
+        raise ValueError("warmup is true, and there are no sample_requests to make the warm-up requests from")
+    if len(entry["sample_requests"]) > MAX_RECORDS:
+        raise ValueError(f"warmup: a server makes {MAX_RECORDS} requests at most; give fewer sample_requests")
+    try:
+        # YAML's dates are text, as they are in a request.
+        samples: list[dict[str, Any]] = json.loads(json.dumps(read_samples(entry["sample_requests"]), default=str))
+    except ValueError:
+        return []  # which is said of sample_requests
     return samples
 
 

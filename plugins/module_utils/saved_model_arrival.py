@@ -35,9 +35,10 @@ def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], p
 
     Each has model, version, uid (who fills the directory), files (size in bytes of each and its sha256 where it is
     known, by its path in the version; None where they are not known yet) and resend, names of files that arrived
-    damaged and are not taken from a published version either. Returns for each staging, basis (directory that rsync may
-    take unchanged parts from), names of the files to transfer or None, and is_published, true for one that another run
-    has published meanwhile; else also basis_version. Raises OSError and SavedModelError.
+    damaged and are not taken from a published version either; generated_bytes where something is added to them.
+    Returns for each staging, basis (directory that rsync may take unchanged parts from), names of the files to transfer
+    or None, and is_published, true for one that another run has published meanwhile; else also basis_version. Raises
+    OSError and SavedModelError.
     """
     group_id = id_of(group)
     answers = plan_versions(base_path, versions, prunable_bytes)
@@ -64,7 +65,7 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
         if wanted["files"] is not None:
             plan = plan_staging(store, version, wanted["files"])
             names = sorted({*plan.names, *wanted["resend"]})
-            needed_bytes += plan.needed_bytes
+            needed_bytes += plan.needed_bytes + wanted.get("generated_bytes", 0)
             needed_inodes += plan.needed_inodes
         answers.append({"staging": str(store.staging(version)), "basis": str(store.basis(version)), "names": names})
     check_room(Path(base_path), needed_bytes, needed_inodes, prunable_bytes)
@@ -94,18 +95,25 @@ def arrived_digests(path: str, version: int) -> dict[str, str]:
 
 
 def publish_version(
-    path: str, version: int, group: str, digest: str, seal: str, signatures: dict[str, Any] | None
+    path: str,
+    version: int,
+    group: str,
+    digest: str,
+    seal: str,
+    signatures: dict[str, Any] | None,
+    generated: dict[str, str] | None = None,
 ) -> None:
     """Publish the version that was examined in the model's directory path, where it is what digest says.
 
-    Raises OSError and SavedModelError.
+    generated has the base64 of what is added to it, by name. Raises OSError and SavedModelError.
     """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
         files = read_arrived(store, version)
         if tree_digest(files) != digest:
             raise changed_meanwhile(store.staging(version))
-        release(store, version, files, group_id, {"source_digest": None, "signatures": signatures}, seal)
+        extra = {"source_digest": None, "signatures": signatures}
+        release(store, version, files, group_id, extra, generated, seal)
 
 
 def read_arrived(store: ModelStore, version: int) -> Files:

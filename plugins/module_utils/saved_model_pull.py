@@ -29,6 +29,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     own,
     publish,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
+    WARMUP_FILE,
+    warmup_files,
+)
 
 ATTEMPTS = 2
 
@@ -39,22 +43,26 @@ def pull_version(
     model: str,
     version: int,
     contract: dict[str, Any] | None,
+    warmup: list[dict[str, Any]],
     is_archive: bool,
     request: dict[str, Any],
 ) -> dict[str, Any] | None:
     """Fetch a version, and once more where the whole has another digest than it should, and publish it.
 
-    contract is the signatures that the model has to have; request has the fields of
-    Request, less the directories. Returns bytes and signatures of the version, None where another run has published it
-    meanwhile. Raises OSError and SavedModelError.
+    contract is the signatures that the model has to have, warmup the samples of its warm-up requests; request has the
+    fields of Request, less the directories. Returns bytes and signatures of the version, None where another run has
+    published it meanwhile. Raises OSError and SavedModelError.
     """
     is_rsync = request["url"].startswith("rsync://")  # which runs as that user
-    wanted = {"model": model, "version": version, "uid": FETCH_UID if is_rsync else 0, "files": None, "resend": []}
+    uid = FETCH_UID if is_rsync else 0
+    wanted = {"model": model, "version": version, "uid": uid, "files": None, "resend": []}
     (staged,) = stage_versions(base_path, group, [wanted], request["prunable_bytes"])
     if staged["is_published"]:
         return None
     asked = Request(**request, staging=Path(staged["staging"]), basis=Path(staged["basis"]))
     store, group_id = ModelStore(Path(base_path, model)), id_of(group)
+    # What a run that was killed has added is not the source's.
+    (asked.staging / WARMUP_FILE).unlink(missing_ok=True)
     for _ in range(ATTEMPTS):
         fetch(asked)
         with store.alone(version):
@@ -65,7 +73,8 @@ def pull_version(
             if is_archive or digest == asked.digest:
                 signatures = check_saved_model(asked.staging, contract).signatures
                 extra = {"source_digest": asked.digest if is_archive else None, "signatures": signatures}
-                if publish(store, version, files, group_id, extra):
+                generated = warmup_files(model, warmup, files, signatures)
+                if publish(store, version, files, group_id, extra, generated):
                     continue  # a disk that reads something else each time
                 return {"bytes": total_bytes(files), "signatures": signatures}
     raise SavedModelError(

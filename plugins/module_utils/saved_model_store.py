@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import stat
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -248,20 +249,28 @@ def examine(store: ModelStore, version: int, files: Files, group_id: int) -> Arr
 
 
 def release(
-    store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any], seal: str | None = None
+    store: ModelStore,
+    version: int,
+    files: Files,
+    group_id: int,
+    extra: dict[str, Any],
+    generated: dict[str, str] | None = None,
+    seal: str | None = None,
 ) -> None:
     """Let a staging directory that was examined appear as its version; extra goes to its manifest.
 
-    Raises SavedModelError where the seal is broken.
+    generated has the base64 of files that are added, by name: in the manifest they stand apart, so that the digest of
+    the whole stays that of the source. Raises SavedModelError where the seal is broken.
     """
     staging, published = store.staging(version), store.version(version)
     if seal is not None and (not staging.is_dir() or _seal(staging, files) != seal):
         raise changed_meanwhile(staging)
+    added = {name: _add(staging / name, b64decode(content), group_id) for name, content in (generated or {}).items()}
     for folder in reversed([staging, *(path for path in walk(staging) if path.is_dir())]):
         os.chown(folder, 0, group_id)
         folder.chmod(DIRECTORY_MODE)
         sync(folder)
-    _write_manifest(store.manifest(version), files, extra)
+    _write_manifest(store.manifest(version), files, {**extra, "generated": added})
     os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
     sync(store.path)
     _remove_tree(store.basis(version))
@@ -269,13 +278,30 @@ def release(
     store.arrived(version).unlink(missing_ok=True)
 
 
+def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:
+    """Write a file of a staging directory that is root's, and return its size and sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.chown(path, 0, group_id)
+    path.chmod(FILE_MODE)
+    sync(path)
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
 def changed_meanwhile(staging: Path) -> SavedModelError:
     """Return the error for what is not as it was when it was examined."""
     return SavedModelError(f"{staging} was changed by another run meanwhile; play again")
 
 
-def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
-    """Check a filled staging directory against files and let it appear as its version, in one go.
+def publish(
+    store: ModelStore,
+    version: int,
+    files: Files,
+    group_id: int,
+    extra: dict[str, Any],
+    generated: dict[str, str] | None = None,
+) -> list[str]:
+    """Check a filled staging directory against files and let it appear as its version, in one go, as release does.
 
     Returns the names of files that are missing or whose sha256 is not what it should be; then these are deleted and
     nothing is published.
@@ -285,7 +311,7 @@ def publish(store: ModelStore, version: int, files: Files, group_id: int, extra:
     for name in broken:
         (store.staging(version) / name).unlink(missing_ok=True)
     if not broken:
-        release(store, version, files, group_id, extra)
+        release(store, version, files, group_id, extra, generated)
     return broken
 
 

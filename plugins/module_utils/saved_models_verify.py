@@ -64,7 +64,7 @@ class Verifier:
                 is_directory = entry.is_dir()
                 what = f"{name}: {'directory' if is_directory else 'file'} {entry.relative_to(path).as_posix()}"
                 access += self._check_access(entry, DIRECTORY_MODE if is_directory else FILE_MODE, what)
-        return Drift(self._check_contents(path, manifest["files"], name), access)
+        return Drift(self._check_contents(path, {**manifest["files"], **manifest.get("generated", {})}, name), access)
 
     def _check_contents(self, path: Path, published: dict[str, Any], name: str) -> list[str]:
         try:

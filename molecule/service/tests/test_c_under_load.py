@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -123,6 +124,23 @@ def test_change_is_served_by_the_same_process_and_no_request_fails(
         step == "model removed" and available(server, "other") == set()
     )
     assert server.main_pid() == pid
+    assert stream.failures[failures:] == []
+
+
+def test_samples_are_made_by_the_server_before_the_version_is_available(server, catalog, tell, stream, request_body):
+    failures = len(stream.failures)
+    catalog.put("warm", 1, sample_requests=[request_body] * 3, warmup=True)
+    played = tell(tfserving_models_verify=True)
+    assert not played.failed, played.text
+    assert tell().changed() == 0
+    read = r':tensorflow:serving:model_warmup_records_read{model_path="\S+/warm/1"} (\d+)'
+    assert re.search(read, server.get("/monitoring/prometheus/metrics").text)[1] == "3"
+    catalog.put("warm", 2, sample_requests=[{"instances": [[1.0, 2.0]]}])
+    refused = tell()
+    assert (refused.failed, refused.changed()) == (True, 0), refused.text
+    assert "model warm: sample_requests: request 1" in refused.words
+    del catalog.models["warm"]
+    assert not tell().failed
     assert stream.failures[failures:] == []
 
 

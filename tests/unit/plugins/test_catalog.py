@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +319,22 @@ def test_policy_and_labels_must_be_fulfilled(policy: dict[str, Any], labels: dic
 )
 def test_versions_are_told_as_text(versions: Any, text: str) -> None:
     assert numbers(versions) == text
+
+
+@pytest.mark.parametrize(
+    ("samples", "complaint"),
+    [
+        (None, "warmup is true, and there are no sample_requests to make the warm-up requests from"),
+        ([{"instances": [1]}] * 1001, "warmup: a server makes 1000 requests at most; give fewer sample_requests"),
+    ],
+)
+def test_warmup_takes_one_to_a_thousand_samples(source: Path, samples: Any, complaint: str) -> None:
+    entry = {"name": "MLP", "source": str(source), "sample_requests": samples}
+    assert problems([{**entry, "warmup": True}]) == [f"model MLP: {complaint}"]
+    assert read_catalog([entry])[0].warmup == []
+
+
+def test_dates_in_warmup_samples_are_text_as_in_a_request(source: Path) -> None:
+    samples = [{"instances": [datetime.date(2026, 1, 2)]}]
+    (model,) = read_catalog([{"name": "MLP", "source": str(source), "sample_requests": samples, "warmup": True}])
+    assert model.warmup == [{"signature_name": "serving_default", "instances": ["2026-01-02"]}]

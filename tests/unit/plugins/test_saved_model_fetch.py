@@ -37,8 +37,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_fetch import fetch
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import WARMUP_FILE
 
 pytestmark = pytest.mark.usefixtures("no_environment_proxy")
+SAMPLE = {"signature_name": "serving_default", "instances": [[1.0, 2.0]]}
 WEIGHTS = os.urandom(300_000)
 FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "variables/weights": WEIGHTS}
 
@@ -396,6 +398,7 @@ def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
         without: str = "",
         digest: str = "",
         is_archive: bool = True,
+        warmup: list[dict[str, Any]] | None = None,
         **options: Any,
     ) -> Any:
         web.content = archive_of({name: (source / name).read_bytes() for name in list_files(source) if name != without})
@@ -404,7 +407,7 @@ def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
         del asked["staging"], asked["basis"]
         models = host.staging.parent.parent
         group = grp.getgrgid(os.getgid()).gr_name
-        return pull_version(str(models), group, "MLP", 1, contract, is_archive=is_archive, request=asked)
+        return pull_version(str(models), group, "MLP", 1, contract, warmup or [], is_archive=is_archive, request=asked)
 
     return run
 
@@ -599,3 +602,17 @@ def test_bucket_and_prefix_of_a_url() -> None:
 def test_missing_boto3_is_named_with_its_package(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert "installs the package python3-boto3" in refusal(host.fetch, url="s3://bucket/models/MLP/1")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root publishes")
+def test_warmup_requests_are_made_on_the_host_and_are_no_part_of_the_source(
+    host: Host, pull: Callable[..., Any]
+) -> None:
+    leftover = host.staging / WARMUP_FILE  # of a run that was killed before the version appeared
+    leftover.parent.mkdir()
+    leftover.write_text("other samples")
+    pull(warmup=[SAMPLE])
+    version = host.staging.parent / "1"
+    assert (version / WARMUP_FILE).read_bytes()[12:].startswith(b"\x32")  # predict_log
+    manifest = json.loads((host.staging.parent / ".manifest-1.json").read_text())
+    assert (list(manifest["generated"]), WARMUP_FILE in manifest["files"]) == ([WARMUP_FILE], False)

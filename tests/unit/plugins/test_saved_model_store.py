@@ -192,6 +192,7 @@ def test_manifest_records_what_was_published(store: ModelStore, staged: Path, fi
         "bytes": sum(one["size"] for one in files.values()),
         "source_digest": "abc",
         "signatures": {"call": {}},
+        "generated": {},
         "files": files,
     }
     assert sorted(path.name for path in store.path.iterdir()) == [".manifest-1.json", "1"]

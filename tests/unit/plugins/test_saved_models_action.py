@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from saved_model_files import make_saved_model
+from saved_model_files import SIGNATURES, make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import saved_models
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
@@ -24,11 +24,16 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     list_files,
     tree_digest,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
+    WARMUP_FILE,
+    warmup_records,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import patches, run_memory, sources
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
 WEIGHTS = "variables/variables.data-00000-of-00001"
+SAMPLE = {"signature_name": "serving_default", "instances": [[1.0, 2.0]]}
 RSYNC = shutil.which("rsync") or ""
 
 
@@ -583,3 +588,30 @@ def test_greeting_before_the_user_id_is_passed_over(
 ) -> None:
     answer_id(action, monkeypatch, "Welcome!\n1000\n")
     assert publish()["changed"]
+
+
+def test_samples_become_warmup_requests_that_the_server_and_the_next_run_accept(
+    publish: Callable[..., dict[str, Any]], source: Path, models: Path, new_run: Callable[[], None]
+) -> None:
+    asked = {"warmup": True, "sample_requests": [SAMPLE]}
+    publish(**asked)
+    for version in ("1", "2"):
+        published = tree(models / "MLP" / version)
+        records = published.pop(WARMUP_FILE)
+        assert published == tree(source / version)
+        assert records == warmup_records("MLP", [SAMPLE], SIGNATURES)
+        status = (models / "MLP" / version / WARMUP_FILE).stat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (0, 0o644)
+        manifest = json.loads((models / "MLP" / f".manifest-{version}.json").read_text())
+        assert manifest["digest"] == tree_digest(add_digests(source / version, list_files(source / version)))
+        assert manifest["generated"][WARMUP_FILE]["size"] == len(records)
+    new_run()
+    assert not publish(**asked)["changed"]
+
+
+def test_samples_that_do_not_fit_are_refused_before_anything_is_sent(
+    publish: Callable[..., dict[str, Any]], action: Any
+) -> None:
+    with pytest.raises(AnsibleActionFail, match="model MLP: sample_requests: request 1, signature 'serving_default'"):
+        publish(warmup=True, sample_requests=[{**SAMPLE, "instances": ["text"]}])
+    assert action.calls == ["look"]

@@ -25,6 +25,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     publish,
     stage,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import WARMUP_FILE
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_models_verify_info
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
@@ -65,7 +66,8 @@ def publish_version(store: ModelStore, version: int) -> None:
     for name in names:
         (store.staging(version) / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source / name, store.staging(version) / name)
-    assert publish(store, version, files, GROUP, {"source_digest": None, "signatures": {}}) == []
+    generated = {WARMUP_FILE: "cmVxdWVzdHM="}
+    assert publish(store, version, files, GROUP, {"source_digest": None, "signatures": {}}, generated) == []
 
 
 def flip_a_bit(path: Path) -> None:
@@ -85,7 +87,7 @@ def commands(result: dict[str, Any]) -> list[str]:
 def test_published_versions_are_verified(store: ModelStore, verify: Verify) -> None:
     publish_version(store, 1)
     publish_version(store, 2)
-    size = total_bytes(list_files(store.version(1)))
+    size = total_bytes(list_files(store.path.parent.parent / "sources" / "1"))
     result = verify()
     assert "msg" not in result, result
     assert result["verified"] == [
@@ -107,6 +109,13 @@ def test_file_that_versions_share_is_read_once(
     )
     assert "msg" not in verify()
     assert sorted(path.name for path in read if path.name == Path(WEIGHTS).name) == [Path(WEIGHTS).name]
+
+
+def test_warmup_requests_are_verified_too(store: ModelStore, verify: Verify) -> None:
+    publish_version(store, 1)
+    flip_a_bit(store.version(1) / WARMUP_FILE)
+    (problem,) = verify()["problems"]
+    assert problem.startswith(f"MLP/1: file {WARMUP_FILE} has sha256 ")
 
 
 def test_model_without_versions_is_well(verify: Verify) -> None:
