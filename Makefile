@@ -9,8 +9,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := python3 tests/lab/lab.py
 PYTHON_SOURCES := plugins examples tests molecule bench
 SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
-# In these, clients put the hosts under load: nothing else runs beside them.
-LOADED := gateway models service
+# These look at how many requests a server takes, and when: nothing else runs beside them.
+LOADED := gateway service
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
 # uv reads neither pip's settings nor the system's certificates by itself.
 export SSL_CERT_FILE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt) $(PIP_CERT))
