@@ -100,7 +100,7 @@ def _tensor(values: list[Any], facts: dict[str, Any], what: str) -> bytes:
     )
     if len(leaves) != math.prod(shape) or not fits:
         raise ValueError(f"{what} takes {dtype} {expected}, and the instances make {shape}")
-    dims = b"".join(_message(2, _field(varint(1)) + _number(size)) for size in shape)
+    dims = b"".join(_message(2, _number(varint(1)) + _number(size)) for size in shape)
     try:
         if dtype == "string":
             number, content = _STRING, b"".join(_message(8, _bytes_of(one)) for one in leaves)
@@ -110,7 +110,7 @@ def _tensor(values: list[Any], facts: dict[str, Any], what: str) -> bytes:
         raise ValueError(f"{what} takes {dtype}, which no request can hold") from None
     except (TypeError, ValueError, OverflowError, struct.error):
         raise ValueError(f"{what} takes {dtype}, and an instance holds another kind of value") from None
-    return _field(varint(1)) + _number(number) + _message(2, dims) + content
+    return _number(varint(1)) + _number(number) + _message(2, dims) + content
 
 
 def _shape(values: Any) -> list[int]:
@@ -179,11 +179,7 @@ def _predict_log(model: str, signature: str, inputs: dict[str, bytes]) -> bytes:
 
 
 def _message(number: int, content: bytes) -> bytes:
-    return _field(delimited(number)) + _number(len(content)) + content
-
-
-def _field(tag: int) -> bytes:
-    return _number(tag)
+    return _number(delimited(number)) + _number(len(content)) + content
 
 
 def _number(value: int) -> bytes:
