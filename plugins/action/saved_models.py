@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +27,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room i
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     Files,
     SavedModelError,
+    differing,
     list_files,
     total_bytes,
     tree_digest,
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
-    arrived_digests,
-    examine_version,
     plan_versions,
     publish_version,
     stage_versions,
@@ -52,7 +51,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import look
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_files
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import Change, compare
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import (
+    COMPARED_BYTES,
+    Change,
+    compare,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
@@ -246,27 +249,36 @@ class ActionModule(ActionBase):
         return published
 
     def _push(self, transfer: Transfer) -> dict[str, Any]:
-        basis_version, changes = self._compare(transfer)
-        # Files that a published version has already are told by their digests.
-        early = {
-            name: facts
-            for name, facts in transfer.files.items()
-            if transfer.model.name in self._known and (name not in changes or changes[name].runs == [])
-        }
-        files = {**transfer.files, **(digested(transfer.source, early) if early else {})}
-        staged = self._stage([transfer], files)[0]
-        if staged["is_published"]:
-            return self._describe(transfer)
-        if staged["basis_version"] != basis_version:  # another run has published one meanwhile
-            changes = {}
-        broken = self._deliver(transfer, staged, changes, files)
-        if broken:
-            self._display.warning(
-                f"{', '.join(broken[:5])} of {transfer.model.name} version {transfer.version} did not arrive as sent; "
-                "sent again"
-            )
-            staged = self._stage([transfer], files, resend=broken)[0]
-            broken = self._deliver(transfer, {**staged, "basis": None}, {}, files)
+        transport = Transport(self._connection)
+        with ThreadPoolExecutor(2) as pool:
+            # Large files are read while other things wait for the host: those of a model that it has are compared, too.
+            is_known = transfer.model.name in self._known
+            large = {
+                name: facts for name, facts in transfer.files.items() if not is_known or facts["size"] >= COMPARED_BYTES
+            }
+            digests = pool.submit(digested, transfer.source, large)
+            basis_version, changes = self._compare(transfer)
+            login = pool.submit(transport.log_in, self._expected_bytes(transfer, changes))
+            # Files that a published version has already are told by their digests.
+            files = transfer.files
+            if is_known:
+                files = {**files, **digested(transfer.source, {n: f for n, f in files.items() if n not in large})}
+                if any(name not in changes or changes[name].runs == [] for name in large):
+                    files = {**files, **digests.result()}
+            staged = self._stage([transfer], files)[0]
+            if staged["is_published"]:
+                return self._describe(transfer)
+            if staged["basis_version"] != basis_version:  # another run has published one meanwhile
+                changes = {}
+            login.result()
+            broken = self._deliver(transport, transfer, staged, changes, files, digests)
+            if broken:
+                self._display.warning(
+                    f"{', '.join(broken[:5])} of {transfer.model.name} version {transfer.version} did not arrive as "
+                    "sent; sent again"
+                )
+                staged = self._stage([transfer], files, resend=broken)[0]
+                broken = self._deliver(transport, transfer, {**staged, "basis": None}, {}, files, digests)
         if broken:
             if tree_stamp(list_files(transfer.source)) != tree_stamp(transfer.files):
                 raise SavedModelError(f"{transfer.source} was written to meanwhile; play again when it is complete")
@@ -275,6 +287,14 @@ class ActionModule(ActionBase):
                 "differs); nothing was published. Something between here and the host's disk changes data"
             )
         return self._describe(transfer)
+
+    @staticmethod
+    def _expected_bytes(transfer: Transfer, changes: dict[str, Change]) -> int:
+        """Return how much will be sent, unless the host has some of it already."""
+        whole = (
+            facts["size"] for name, facts in transfer.files.items() if name not in changes or changes[name].runs is None
+        )
+        return sum(whole) + sum(change.bytes for change in changes.values())
 
     def _compare(self, transfer: Transfer) -> tuple[int | None, dict[str, Change]]:
         """Compare large files with those of the version that is the host's basis, where that is here as well."""
@@ -290,45 +310,52 @@ class ActionModule(ActionBase):
         return basis, {name: change for name, change in compared.items() if change is not None}
 
     def _deliver(
-        self, transfer: Transfer, staged: dict[str, Any], changes: dict[str, Change], files: Files
+        self,
+        transport: Transport,
+        transfer: Transfer,
+        staged: dict[str, Any],
+        changes: dict[str, Change],
+        files: Files,
+        digests: Future[Files],
     ) -> list[str]:
         """Send the files that the host lacks, or what is new in them, and have them published.
 
         Returns those that did not arrive as sent; then nothing was published.
         """
-        transport = Transport(self._connection)
-        patches = {name: changes[name] for name in staged["names"] if name in changes and changes[name].is_patch}
-        whole = [name for name in staged["names"] if name not in patches]
+        names = sorted(transfer.files.keys() - set(staged["shared"]))
+        patches = {name: changes[name] for name in names if name in changes and changes[name].is_patch}
+        whole = [name for name in names if name not in patches]
         if whole:
             size = sum(transfer.files[name]["size"] for name in whole)
             basis = staged["basis"] if transfer.model.name in self._known else None
-            transport.send(transfer.source, whole, size, staged["staging"], basis, self._progress(transfer, size).at)
+            listed = None if len(whole) == len(transfer.files) else whole
+            transport.send(transfer.source, listed, size, staged["staging"], basis, self._progress(transfer, size).at)
         if patches:
             data = [change.data for change in patches.values()]
-            size = sum(file.stat().st_size for file in data)
+            size = sum(change.bytes for change in patches.values())
             staging, tell = f"{staged['staging']}/{PATCHES}", self._progress(transfer, size).at
             transport.send(data[0].parent, [file.name for file in data], size, staging, None, tell)
-        where = {
-            "path": str(self._store(transfer).path),
-            "version": transfer.version,
-            "group": self._args["group"],
-        }
-        # Both sides read the files now: before, that would have taken processors from the transfer.
-        late = {name: facts for name, facts in transfer.files.items() if "sha256" not in files[name]}
-        with ThreadPoolExecutor(1) as pool:
-            sent = pool.submit(digested, transfer.source, late)
-            made = {name: {"data": one.data.name, "runs": one.runs} for name, one in patches.items()}
-            arrived = self._on_host.call(examine_version, files=files, patches=made, **where)
-            expected = {**files, **sent.result()}
-        if arrived["missing"]:
-            return list(arrived["missing"])
-        digest = tree_digest(expected)
-        if arrived["digest"] != digest:
-            found = self._on_host.call(arrived_digests, path=where["path"], version=where["version"])
-            return sorted(name for name in expected if found[name] != expected[name]["sha256"])
-        known = {"signatures": transfer.signatures, "generated": transfer.generated}
-        self._on_host.call(publish_version, digest=digest, seal=arrived["seal"], **known, **where)
-        return []
+        files = {**files, **digests.result()}
+        found = self._on_host.call(
+            publish_version,
+            path=str(self._store(transfer).path),
+            version=transfer.version,
+            group=self._args["group"],
+            digest=tree_digest(files),
+            shared={name: files[name]["sha256"] for name in staged["shared"]},
+            patches={
+                name: {
+                    "data": change.data.name,
+                    "runs": change.runs,
+                    "size": files[name]["size"],
+                    "mtime_ns": files[name]["mtime_ns"],
+                }
+                for name, change in patches.items()
+            },
+            extra={"stamp": tree_stamp(files), "source_digest": None, "signatures": transfer.signatures},
+            generated=transfer.generated,
+        )
+        return differing(files, found) if found else []
 
     def _fetch(self, transfer: Transfer) -> dict[str, Any]:
         """Let the host fetch a version."""

@@ -10,7 +10,7 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, NoReturn
+from typing import Any, Dict, Mapping, NoReturn
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
 
@@ -86,14 +86,15 @@ def list_files(path: Path) -> Files:
     else on the host, and devices and sockets are no part of a model.
     """
     files: Files = {}
-    for folder, folders, names in os.walk(path, onerror=_raise):
+    start = len(str(path)) + 1
+    for folder, folders, names in os.walk(str(path), onerror=_raise):
         for name in folders + names:
-            entry = Path(folder, name)
+            entry = f"{folder}/{name}"
             if not name.isprintable():
-                raise SavedModelError(f"{str(entry)!r}: file names must be printable UTF-8")
-            status = entry.lstat()
+                raise SavedModelError(f"{entry!r}: file names must be printable UTF-8")
+            status = os.lstat(entry)
             if stat.S_ISREG(status.st_mode):
-                files[entry.relative_to(path).as_posix()] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+                files[entry[start:]] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
             elif not stat.S_ISDIR(status.st_mode):
                 kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
                 raise SavedModelError(f"{entry} is {kind}; a version holds regular files only; copy in what it needs")
@@ -106,12 +107,14 @@ def _raise(error: OSError) -> NoReturn:
 
 def add_digests(path: Path, files: Files) -> Files:
     """Return files with the sha256 of each one's content added."""
-    # Small files one after the other: threads would spend their time waiting for each other.
-    digests = {name: file_sha256(path / name) for name, facts in files.items() if facts["size"] < SMALL_BYTES}
-    large = [name for name in files if name not in digests]
+    small = [name for name, facts in files.items() if facts["size"] < SMALL_BYTES]
+    large = [name for name, facts in files.items() if facts["size"] >= SMALL_BYTES]
+    # A thread takes many small files at once, or it would spend its time waiting for the others.
+    batches = [[name] for name in large] + [small[worker::WORKERS] for worker in range(WORKERS)]
     with ThreadPoolExecutor(WORKERS) as pool:
-        digests.update(zip(large, pool.map(lambda name: file_sha256(path / name), large)))
-    return {name: dict(facts, sha256=digests[name]) for name, facts in files.items()}
+        digests = pool.map(lambda names: [file_sha256(path / name) for name in names], batches)
+        by_name = {name: sha256 for names, some in zip(batches, digests) for name, sha256 in zip(names, some)}
+    return {name: dict(facts, sha256=by_name[name]) for name, facts in files.items()}
 
 
 def tree_stamp(files: Files) -> str:
@@ -122,6 +125,12 @@ def tree_stamp(files: Files) -> str:
 def tree_digest(files: Files) -> str:
     """Return one sha256 over names and contents (files as add_digests returns them), whatever their times."""
     return _hash_lines(files, "sha256")
+
+
+def differing(expected: Files, found: Mapping[str, str]) -> list[str]:
+    """Return the names of files that are in one of the two only, or with other content; found is {name: sha256}."""
+    digests = {name: facts["sha256"] for name, facts in expected.items()}
+    return sorted({name for name, _ in digests.items() ^ found.items()})
 
 
 def total_bytes(files: Files) -> int:

@@ -5,22 +5,18 @@
 from __future__ import annotations
 
 import grp
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import check_room
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
-    Files,
     SavedModelError,
     tree_digest,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
     Patches,
-    changed_meanwhile,
     compose,
     examine,
     make_directory,
@@ -36,21 +32,22 @@ def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], p
     Each has model, version, uid (who fills the directory), files (size in bytes of each and its sha256 where it is
     known, by its path in the version; None where they are not known yet) and resend, names of files that arrived
     damaged and are not taken from a published version either; generated_bytes where something is added to them.
-    Returns for each staging, basis (directory that rsync may take unchanged parts from), names of the files to transfer
-    or None, and is_published, true for one that another run has published meanwhile; else also basis_version. Raises
-    OSError and SavedModelError.
+    Returns for each staging, basis (directory that rsync may take unchanged parts from), shared, names of files that
+    need no transfer, and is_published, true for one that another run has published meanwhile; else also basis_version.
+    Raises OSError and SavedModelError.
     """
     group_id = id_of(group)
     answers = plan_versions(base_path, versions, prunable_bytes)
     make_directory(Path(base_path), group_id)
     for wanted, answer in zip(versions, answers):
+        names = None if wanted["files"] is None else sorted(set(wanted["files"]) - set(answer["shared"]))
         store = ModelStore(Path(base_path, wanted["model"]))
         make_directory(store.path, group_id)
         with store.alone(wanted["version"]):
             answer["is_published"] = wanted["version"] in store.published()
             if not answer["is_published"]:
                 answer["basis_version"] = stage(
-                    store, wanted["version"], answer["names"], wanted["uid"], group_id, wanted["resend"]
+                    store, wanted["version"], names, wanted["uid"], group_id, wanted["resend"]
                 )
     return answers
 
@@ -61,37 +58,15 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
     needed_bytes = needed_inodes = 0
     for wanted in versions:
         store, version = ModelStore(Path(base_path, wanted["model"])), wanted["version"]
-        names = None
+        shared: list[str] = []
         if wanted["files"] is not None:
             plan = plan_staging(store, version, wanted["files"])
-            names = sorted({*plan.names, *wanted["resend"]})
+            shared = sorted(set(plan.shared) - set(wanted["resend"]))
             needed_bytes += plan.needed_bytes + wanted.get("generated_bytes", 0)
             needed_inodes += plan.needed_inodes
-        answers.append({"staging": str(store.staging(version)), "basis": str(store.basis(version)), "names": names})
+        answers.append({"staging": str(store.staging(version)), "basis": str(store.basis(version)), "shared": shared})
     check_room(Path(base_path), needed_bytes, needed_inodes, prunable_bytes)
     return answers
-
-
-def examine_version(path: str, version: int, group: str, files: Files, patches: Patches) -> dict[str, Any]:
-    """Say what has arrived of a version in the model's directory path, and close it for writing.
-
-    files have a sha256 where they were not transferred. Returns missing, names of files, and, where there are none,
-    digest, as tree_digest has it, and a seal. What was found stays on the host, so that the digests of thousands of
-    files need not travel back and forth. Raises OSError and SavedModelError.
-    """
-    store, group_id = ModelStore(Path(path)), id_of(group)
-    with store.alone(version):
-        if patches:
-            compose(store, version, patches, files)
-        found = examine(store, version, files, group_id)
-        arrived = {name: dict(files[name], sha256=sha256) for name, sha256 in found.digests.items()}
-        write_json(store.arrived(version), arrived)
-    return {"missing": found.missing, "digest": tree_digest(arrived), "seal": found.seal}
-
-
-def arrived_digests(path: str, version: int) -> dict[str, str]:
-    """Return the sha256 of each file of a version that was examined. Raises OSError."""
-    return {name: facts["sha256"] for name, facts in read_arrived(ModelStore(Path(path)), version).items()}
 
 
 def publish_version(
@@ -99,30 +74,26 @@ def publish_version(
     version: int,
     group: str,
     digest: str,
-    seal: str,
-    signatures: dict[str, Any] | None,
-    generated: dict[str, str] | None = None,
-) -> None:
-    """Publish the version that was examined in the model's directory path, where it is what digest says.
+    shared: dict[str, str],
+    patches: Patches,
+    extra: dict[str, Any],
+    generated: dict[str, str],
+) -> dict[str, str]:
+    """Publish what has arrived of a version in the model's directory path, where it is what digest says.
 
-    generated has the base64 of what is added to it, by name. Raises OSError and SavedModelError.
+    digest is that of tree_digest: thousands of files need not be told one by one. shared and generated are those of
+    examine and release, extra goes to the manifest. Returns nothing, or where something else has arrived the sha256 of
+    each file by name; then nothing is published. Raises OSError and SavedModelError.
     """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
-        files = read_arrived(store, version)
+        if patches:
+            compose(store, version, patches)
+        files = examine(store, version, group_id, shared)
         if tree_digest(files) != digest:
-            raise changed_meanwhile(store.staging(version))
-        extra = {"source_digest": None, "signatures": signatures}
-        release(store, version, files, group_id, extra, generated, seal)
-
-
-def read_arrived(store: ModelStore, version: int) -> Files:
-    """Return what examine_version has found of a version."""
-    try:
-        files: Files = json.loads(store.arrived(version).read_text())
-    except FileNotFoundError:
-        raise changed_meanwhile(store.staging(version)) from None
-    return files
+            return {name: facts["sha256"] for name, facts in files.items()}
+        release(store, version, files, group_id, extra, generated)
+    return {}
 
 
 def id_of(group: str) -> int:

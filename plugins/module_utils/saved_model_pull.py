@@ -10,8 +10,6 @@ from typing import Any
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import Request
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
-    add_digests,
-    list_files,
     total_bytes,
     tree_digest,
 )
@@ -26,8 +24,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     FETCH_UID,
     ModelStore,
-    own,
-    publish,
+    examine,
+    release,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
     WARMUP_FILE,
@@ -66,16 +64,13 @@ def pull_version(
     for _ in range(ATTEMPTS):
         fetch(asked)
         with store.alone(version):
-            own(asked.staging, group_id)
-            files = add_digests(asked.staging, list_files(asked.staging))
+            files = examine(store, version, group_id, {})
             digest = tree_digest(files)
             # The digest of an archive was checked before it was unpacked.
             if is_archive or digest == asked.digest:
                 signatures = check_saved_model(asked.staging, contract).signatures
                 extra = {"source_digest": asked.digest if is_archive else None, "signatures": signatures}
-                generated = warmup_files(model, warmup, files, signatures)
-                if publish(store, version, files, group_id, extra, generated):
-                    continue  # a disk that reads something else each time
+                release(store, version, files, group_id, extra, warmup_files(model, warmup, files, signatures))
                 return {"bytes": total_bytes(files), "signatures": signatures}
     raise SavedModelError(
         f"{asked.hide(asked.url)} has digest {digest}, and `digests` of model {model} says {asked.digest} for version "

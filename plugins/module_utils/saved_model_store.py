@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterator
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
     sync,
@@ -51,7 +51,7 @@ STAGING_MODE = 0o700
 FETCH_UID = 65533
 
 # In a staging directory: what is new in large files, until these are made of it. {name: {"data": name of a file there,
-# "runs": [[offset, length], ...]}} in bytes
+# "runs": [[offset, length], ...], "size": ..., "mtime_ns": ...}} in bytes
 PATCHES = ".patches"
 Patches = Dict[str, Dict[str, Any]]
 
@@ -75,10 +75,6 @@ class ModelStore:
     def staging(self, version: int) -> Path:
         """The version on its way, which belongs to whoever fills it."""
         return self.path / f".staging-{version}"
-
-    def arrived(self, version: int) -> Path:
-        """Sizes and digests of the files of a version that was examined and is not published yet."""
-        return self.path / f".staging-{version}.arrived"
 
     def basis(self, version: int) -> Path:
         """Hard links to files of an older version, of which rsync takes what has not changed."""
@@ -130,9 +126,10 @@ class ModelStore:
 
 @dataclass(frozen=True)
 class Staging:
-    """What is left to transfer of a version: names of files, and the bytes and inodes that they will take."""
+    """Which files of a version are to be transferred and which are not, and the bytes and inodes that it will take."""
 
     names: list[str]
+    shared: list[str]
     needed_bytes: int
     needed_inodes: int
 
@@ -145,14 +142,14 @@ def plan_staging(store: ModelStore, version: int, files: Files) -> Staging:
     """
     there = {facts["sha256"] for manifest in store.manifests().values() for facts in manifest["files"].values()}
     # Empty files are not shared: a file has a limited number of hard links.
-    names = [name for name, facts in files.items() if not facts["size"] or facts.get("sha256") not in there]
-    staging = store.staging(version)
-    needed = 0
+    shared = [name for name, facts in files.items() if facts["size"] and facts.get("sha256") in there]
+    names = [name for name in files if name not in set(shared)] if shared else list(files)
+    staging, needed = store.staging(version), 0
+    is_begun = staging.is_dir()
     for name in names:
         blocks = -(-files[name]["size"] // BLOCK_BYTES) * BLOCK_BYTES
-        needed += max(0, blocks - _size(staging / name))
-    folders = {folder for name in files for folder in Path(name).parents}
-    return Staging(names, needed, len(names) + len(folders))
+        needed += max(0, blocks - _size(staging / name)) if is_begun else blocks
+    return Staging(names, shared, needed, len(names) + len(_folders_of(files)))
 
 
 def stage(
@@ -185,13 +182,13 @@ def stage(
         _link_basis(store.path / store.published()[older], basis, names)
         for name in names or []:
             _fill_up(staging / name, basis / name)
-    for folder in reversed([basis, *(path for path in walk(basis) if path.is_dir())]):
+    for folder in reversed(_folders(basis)):
         os.chown(folder, uid, -1)
     give(staging, uid)
     return older
 
 
-def compose(store: ModelStore, version: int, patches: Patches, files: Files) -> None:
+def compose(store: ModelStore, version: int, patches: Patches) -> None:
     """Make files of a version that has arrived in part of those of the version before and of what is new in them.
 
     What is made is checked like everything else when it is published. Raises OSError and SavedModelError.
@@ -206,46 +203,27 @@ def compose(store: ModelStore, version: int, patches: Patches, files: Files) -> 
         if not (basis / name).is_file():
             continue  # it is missing then, and sent as a whole
         _copy(basis / name, target)
-        os.truncate(target, files[name]["size"])
+        os.truncate(target, patch["size"])
         with (staging / PATCHES / patch["data"]).open("rb") as data, target.open("r+b") as file:
             for offset, length in patch["runs"]:
                 file.seek(offset)
                 file.write(data.read(length))
-        os.utime(target, ns=(files[name]["mtime_ns"], files[name]["mtime_ns"]))
+        os.utime(target, ns=(patch["mtime_ns"], patch["mtime_ns"]))
     _remove_tree(staging / PATCHES)
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """What has arrived in a staging directory: the files that are missing, or the sha256 of each and a seal.
+def examine(store: ModelStore, version: int, group_id: int, shared: Mapping[str, str]) -> Files:
+    """Close a filled staging directory, have its files on the disk, and return what they are.
 
-    The seal is broken by whatever happens to one of the files afterwards.
-    """
-
-    missing: list[str]
-    digests: dict[str, str]
-    seal: str
-
-
-def examine(store: ModelStore, version: int, files: Files, group_id: int) -> Arrived:
-    """Close a filled staging directory, have its files on the disk, and say what they are.
-
-    Files that are missing are hard links to those of published versions with the same sha256. Raises SavedModelError
-    when the staging directory has other files.
+    shared has the sha256 of files that are not transferred, by name: they are hard links to those of published
+    versions, as far as these have them. Raises SavedModelError.
     """
     staging, published = store.staging(version), store.version(version)
     if version in store.published():
         raise SavedModelError(f"{published} is there already; a published version is never changed")
     own(staging, group_id)
-    _link_shared(store, staging, files)
-    arrived = list_files(staging)
-    if set(arrived) - set(files):
-        others = sorted(set(arrived) - set(files))
-        raise SavedModelError(f"{staging} has files that were not sent: {', '.join(others[:5])}")
-    missing = sorted(set(files) - set(arrived))
-    if missing:
-        return Arrived(missing, {}, "")
-    return Arrived([], _digest_and_sync(staging, arrived), _seal(staging, files))
+    _link_shared(store, staging, shared)
+    return _digest_and_sync(staging, list_files(staging))
 
 
 def release(
@@ -254,19 +232,16 @@ def release(
     files: Files,
     group_id: int,
     extra: dict[str, Any],
-    generated: dict[str, str] | None = None,
-    seal: str | None = None,
+    generated: dict[str, str],
 ) -> None:
     """Let a staging directory that was examined appear as its version; extra goes to its manifest.
 
     generated has the base64 of files that are added, by name: in the manifest they stand apart, so that the digest of
-    the whole stays that of the source. Raises SavedModelError where the seal is broken.
+    the whole stays that of the source.
     """
     staging, published = store.staging(version), store.version(version)
-    if seal is not None and (not staging.is_dir() or _seal(staging, files) != seal):
-        raise changed_meanwhile(staging)
-    added = {name: _add(staging / name, b64decode(content), group_id) for name, content in (generated or {}).items()}
-    for folder in reversed([staging, *(path for path in walk(staging) if path.is_dir())]):
+    added = {name: _add(staging / name, b64decode(content), group_id) for name, content in generated.items()}
+    for folder in reversed(_folders(staging)):
         os.chown(folder, 0, group_id)
         folder.chmod(DIRECTORY_MODE)
         sync(folder)
@@ -275,7 +250,6 @@ def release(
     sync(store.path)
     _remove_tree(store.basis(version))
     _remove_tree(store.download(version))
-    store.arrived(version).unlink(missing_ok=True)
 
 
 def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:
@@ -286,33 +260,6 @@ def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:
     path.chmod(FILE_MODE)
     sync(path)
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def changed_meanwhile(staging: Path) -> SavedModelError:
-    """Return the error for what is not as it was when it was examined."""
-    return SavedModelError(f"{staging} was changed by another run meanwhile; play again")
-
-
-def publish(
-    store: ModelStore,
-    version: int,
-    files: Files,
-    group_id: int,
-    extra: dict[str, Any],
-    generated: dict[str, str] | None = None,
-) -> list[str]:
-    """Check a filled staging directory against files and let it appear as its version, in one go, as release does.
-
-    Returns the names of files that are missing or whose sha256 is not what it should be; then these are deleted and
-    nothing is published.
-    """
-    arrived = examine(store, version, files, group_id)
-    broken = arrived.missing or sorted(name for name in files if arrived.digests[name] != files[name]["sha256"])
-    for name in broken:
-        (store.staging(version) / name).unlink(missing_ok=True)
-    if not broken:
-        release(store, version, files, group_id, extra, generated)
-    return broken
 
 
 def remove(store: ModelStore, version: int) -> None:
@@ -334,13 +281,17 @@ def own(staging: Path, group_id: int) -> None:
     os.chown(staging, 0, 0)
     staging.chmod(STAGING_MODE)
     _end_rsync(staging)
-    for entry in walk(staging):
-        os.chown(entry, 0, group_id, follow_symlinks=False)
-        status = entry.lstat()
-        if stat.S_ISDIR(status.st_mode):
-            entry.chmod(STAGING_MODE)
-        elif stat.S_ISREG(status.st_mode) and _may_be_written_to(entry):
-            _move_to_new_inode(entry)
+    for folder, folders, names in os.walk(str(staging)):
+        for name in folders:
+            entry = f"{folder}/{name}"
+            os.chown(entry, 0, group_id, follow_symlinks=False)
+            if stat.S_ISDIR(os.lstat(entry).st_mode):
+                os.chmod(entry, STAGING_MODE)  # noqa: PTH101 - a Path each would take longer than what is done here
+        for name in names:
+            entry = f"{folder}/{name}"
+            os.chown(entry, 0, group_id, follow_symlinks=False)
+            if stat.S_ISREG(os.lstat(entry).st_mode) and _may_be_written_to(entry):
+                _move_to_new_inode(Path(entry))
 
 
 def _end_rsync(staging: Path) -> None:
@@ -353,7 +304,7 @@ def _end_rsync(staging: Path) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def _may_be_written_to(path: Path) -> bool:
+def _may_be_written_to(path: str) -> bool:
     """Say whether a process may have a file open for writing, which no change of owner or mode takes from it.
 
     The kernel gives a lease only while nobody has; a file system without leases cannot say.
@@ -407,6 +358,17 @@ def walk(path: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
+def _folders(path: Path) -> list[Path]:
+    """Return a directory and all below it, each before what is in it."""
+    return [Path(folder) for folder, _, _ in os.walk(path)]
+
+
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """Return the relative paths of all directories that these files are in."""
+    parents = {Path(parent) for parent in {name.rpartition("/")[0] for name in names}}
+    return {str(folder) for parent in parents for folder in (parent, *parent.parents)}
+
+
 def _version_before(store: ModelStore, version: int) -> int | None:
     """Return the published version that a new one has most in common with."""
     versions = list(store.manifests())
@@ -417,7 +379,7 @@ def _version_before(store: ModelStore, version: int) -> int | None:
 def _keep_only(staging: Path, names: list[str] | None) -> None:
     """Remove what is not among names, and what is a published version's file too, which is not given to anybody."""
     wanted = set(names or [])
-    folders = {str(folder) for name in wanted for folder in Path(name).parents}
+    folders = _folders_of(wanted)
     for entry in list(walk(staging)):
         if not os.path.lexists(entry):
             continue
@@ -459,39 +421,30 @@ def _fill_up(partial: Path, basis: Path) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _link_shared(store: ModelStore, staging: Path, files: Files) -> None:
-    missing = [name for name in files if not (staging / name).exists()]
+def _link_shared(store: ModelStore, staging: Path, shared: Mapping[str, str]) -> None:
+    missing = [name for name in shared if not (staging / name).exists()]
     if not missing:
         return
     folders = store.published()
-    shared = {
+    there = {
         facts["sha256"]: store.path / folders[version] / name
         for version, manifest in store.manifests().items()
         for name, facts in manifest["files"].items()
     }
     for name in missing:
-        source = shared.get(files[name]["sha256"])
+        source = there.get(shared[name])
         if source is not None and source.is_file():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(source, staging / name, follow_symlinks=False)
 
 
-def _seal(staging: Path, files: Files) -> str:
-    """Return what changes with every write to one of the files, and when one is replaced."""
-    facts = []
-    for name in sorted(files):
-        status = (staging / name).lstat()
-        facts.append([name, status.st_ino, status.st_size, status.st_ctime_ns])
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _digest_and_sync(staging: Path, files: Files) -> dict[str, str]:
-    """Have every file on the disk, and return the sha256 of each.
+def _digest_and_sync(staging: Path, files: Files) -> Files:
+    """Have every file on the disk, and return files with the sha256 of each.
 
     Reading and writing to the disk go on at the same time; one after the other, a large file would take twice as long.
     """
     for name in files:
-        (staging / name).chmod(FILE_MODE)
+        os.chmod(f"{staging}/{name}", FILE_MODE)  # noqa: PTH101 - as in own
     with ThreadPoolExecutor(WORKERS) as disk:
         if len(files) < MANY_FILES:
             synced = [disk.submit(sync, staging / name) for name in files]
@@ -500,7 +453,7 @@ def _digest_and_sync(staging: Path, files: Files) -> dict[str, str]:
         digested = add_digests(staging, files)
         for one in synced:
             one.result()
-    return {name: facts["sha256"] for name, facts in digested.items()}
+    return digested
 
 
 def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files 
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
 BLOCK_BYTES = 1 << 18
-MIN_BYTES = 64 << 20  # of smaller files rsync is done before two transfers have begun
+COMPARED_BYTES = 64 << 20  # of smaller files rsync is done before two transfers have begun
 # Of the file. The data of a patch lie in Ansible's temporary directory; and where more has changed, the contents may
 # have moved, which rsync makes out.
 MAX_SHARE = 0.25
@@ -39,13 +39,17 @@ class Change:
     def is_patch(self) -> bool:
         return bool(self.runs)
 
+    @property
+    def bytes(self) -> int:
+        return self.data.stat().st_size
+
 
 def compare(old: Path, new: Path, stamp: str) -> Change | None:
     """Return how a new file differs from an old one, None for small files. stamp tells states of the two apart.
 
     Raises OSError.
     """
-    if min(old.stat().st_size, new.stat().st_size) < MIN_BYTES:
+    if min(old.stat().st_size, new.stat().st_size) < COMPARED_BYTES:
         return None
     with remembered("change", f"{old.absolute()} {new.absolute()} {stamp}") as memory:
         data = memory.with_suffix(".data")

@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -88,22 +89,42 @@ class Transport:
                 "install rsync)"
             )
 
+    def log_in(self, size: int) -> None:
+        """Open the connection over which send would take size bytes, where it is one of its own that can be kept."""
+        if not self._is_local and size >= OWN_CONNECTION_BYTES and self._control_path() and self._fast_ssh:
+            with suppress(subprocess.TimeoutExpired):  # rsync will say what is wrong
+                subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
+                    [*self._fast_ssh, self._host(), "true"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=RSYNC_TIMEOUT_SECONDS,
+                    check=False,
+                )
+
     def send(
-        self, source: Path, names: list[str], size: int, staging: str, basis: str | None, tell: Callable[[int], None]
+        self,
+        source: Path,
+        names: list[str] | None,
+        size: int,
+        staging: str,
+        basis: str | None,
+        tell: Callable[[int], None],
     ) -> None:
-        """Send the named files of a source, size bytes in all, to a staging directory.
+        """Send the named files of a source, or all of it, size bytes in all, to a staging directory.
 
         Files are written in place, so that whatever ends a transfer, what has arrived is there for the next one. Parts
         that a file in basis has too do not travel. tell is called with the bytes that are done. Raises
         AnsibleActionFail.
         """
-        command = ["rsync", "--archive", "--no-owner", "--no-group", "--chmod=D0700,F0600", "--omit-dir-times"]
-        command += ["--inplace", "--modify-window=-1", "--protect-args", "--from0", "--files-from=-"]
+        command = ["rsync", "--archive", "--no-owner", "--no-group", "--chmod=D0700,F0600", "--inplace"]
+        command += ["--modify-window=-1", "--protect-args", "--prune-empty-dirs"]
+        command += [] if names is None else ["--from0", "--files-from=-"]
         command += ["--info=progress2", "--no-human-readable", f"--timeout={RSYNC_TIMEOUT_SECONDS}"]
         command += [f"--copy-dest={basis}"] if basis else []
         target = f"{'' if self._is_local else self._host(':')}{staging}/"
         for shell in self._shells(size):
-            code, reason = self._run([*command, *shell, f"{source.absolute()}/", target], names, tell)
+            code, reason = self._run([*command, *shell, f"{source.absolute()}/", target], names or [], tell)
             if code != SSH_FAILED:
                 break
         if code == RSYNC_NOT_FOUND:
@@ -123,14 +144,15 @@ class Transport:
             return [[]]
         shells = [self._ssh()]
         if size >= OWN_CONNECTION_BYTES:
-            shells.insert(0, self._fast_ssh())
+            shells.insert(0, self._fast_ssh)
         return [[f"--rsh={shlex.join(shell)}"] for shell in shells if shell]
 
+    @cached_property
     def _fast_ssh(self) -> list[str]:
-        """Return the ssh command with AES-GCM, several times faster than ssh's first choice, before all other ciphers.
+        """The ssh command with AES-GCM, several times faster than ssh's first choice, before all other ciphers.
 
-        It is among those that the settings allow, or nothing is returned. Machines that run TensorFlow have
-        instructions for AES.
+        It is among those that the settings allow, or this is empty. Machines that run TensorFlow have instructions for
+        AES. The connection is kept open for a minute, beside that of Ansible, where Ansible keeps its own.
         """
         command = self._ssh()
         answer = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
@@ -141,7 +163,9 @@ class Transport:
         if not fast:
             return []
         order = ",".join([*fast, *(cipher for cipher in ciphers if cipher not in fast)])
-        return [command[0], "-o", f"Ciphers={order}", "-o", "ControlPath=none", *command[1:]]
+        path = self._control_path("-fast")
+        kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", *path] if path else ["-o", "ControlPath=none"]
+        return [command[0], "-o", f"Ciphers={order}", *kept, *command[1:]]
 
     @staticmethod
     def _run(command: list[str], names: list[str], tell: Callable[[int], None]) -> tuple[int, str]:
@@ -221,8 +245,12 @@ class Transport:
             command += ["-i", option("private_key_file")]
         for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
             command += [word for word in shlex.split(option(name) or "") if word != "-C"]
-        # Where the connection is that Ansible keeps open; known once it has run something.
+        return command + self._control_path()
+
+    def _control_path(self, suffix: str = "") -> list[str]:
+        """Return ssh's option for the connection that Ansible keeps open, which is known once it has run something."""
         control_path = getattr(self._connection, "control_path", None)
-        if control_path:
-            command += ["-o", f'ControlPath="{control_path % {"directory": unfrackpath(option("control_path_dir"))}}"']
-        return command
+        if not control_path:
+            return []
+        directory = unfrackpath(self._connection.get_option("control_path_dir"))
+        return ["-o", f'ControlPath="{control_path % {"directory": directory}}{suffix}"']

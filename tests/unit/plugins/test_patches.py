@@ -16,7 +16,7 @@ def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory").mkdir()
     monkeypatch.setattr(run_memory.constants, "DEFAULT_LOCAL_TMP", str(tmp_path / "memory"))
     monkeypatch.setattr(patches, "BLOCK_BYTES", BLOCK)
-    monkeypatch.setattr(patches, "MIN_BYTES", 100)
+    monkeypatch.setattr(patches, "COMPARED_BYTES", 100)
 
 
 def change_of(tmp_path: Path, old: bytes, new: bytes, stamp: str = "") -> patches.Change | None:

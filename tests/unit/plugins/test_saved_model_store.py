@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from saved_model_files import make_saved_model
+from saved_model_publishing import publish
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
@@ -28,8 +29,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
-    arrived_digests,
-    examine_version,
     plan_versions,
     publish_version,
     stage_versions,
@@ -37,7 +36,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
     plan_staging,
-    publish,
     remove,
     stage,
 )
@@ -227,13 +225,11 @@ def test_everything_is_on_the_disk_before_the_version_appears(
     assert synced[-1] == store.path
 
 
-def test_corrupted_file_is_named_and_deleted_and_the_version_is_absent(
+def test_corrupted_file_is_named_and_the_version_is_absent(
     store: ModelStore, staged: Path, files: dict[str, Any]
 ) -> None:
     (staged / WEIGHTS).write_bytes(b"x" + (staged / WEIGHTS).read_bytes()[1:])
     assert publish(store, 1, files, GROUP, EXTRA) == [WEIGHTS]
-    assert not (staged / WEIGHTS).exists()
-    assert (staged / "saved_model.pb").exists()
     assert store.published() == {}
     assert not store.manifest(1).exists()
 
@@ -255,11 +251,14 @@ def test_missing_file_is_named_as_one_to_be_sent_again(store: ModelStore, staged
     assert store.published() == {}
 
 
-def test_extra_file_is_refused(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+def test_extra_file_is_refused_and_gone_when_the_others_come_again(
+    store: ModelStore, staged: Path, files: dict[str, Any]
+) -> None:
     (staged / "assets" / "more.txt").touch()
-    with pytest.raises(SavedModelError, match="has files that were not sent: assets/more.txt"):
-        publish(store, 1, files, GROUP, EXTRA)
+    assert publish(store, 1, files, GROUP, EXTRA) == ["assets/more.txt"]
     assert store.published() == {}
+    stage(store, 1, sorted(files), LOGIN, GROUP, ["assets/more.txt"])
+    assert publish(store, 1, files, GROUP, EXTRA) == []
 
 
 def test_shared_file_that_a_published_version_has_lost_is_sent_again(store: ModelStore, source: Path) -> None:
@@ -396,9 +395,9 @@ def test_file_is_made_of_the_one_before_and_what_is_new(tmp_path: Path, store: M
     arrive(new, store.staging(2), [name for name in names if name != WEIGHTS])
     (store.staging(2) / ".patches").mkdir()
     (store.staging(2) / ".patches" / "data").write_bytes(b"bbcccc")
-    patches = {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]]}}
+    patches = {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]], **files[WEIGHTS]}}
     stage(store, 2, names, LOGIN, GROUP)  # what has arrived is not lost
-    saved_model_store.compose(store, 2, patches, files)
+    saved_model_store.compose(store, 2, patches)
     assert (store.staging(2) / WEIGHTS).stat().st_mtime_ns == files[WEIGHTS]["mtime_ns"]
     assert publish(store, 2, files, GROUP, EXTRA) == []
     assert tree(store.version(2)) == tree(new)
@@ -414,7 +413,7 @@ def test_patch_of_another_file_is_found_out(tmp_path: Path, store: ModelStore, s
     arrive(new, store.staging(2), [name for name in names if name != WEIGHTS])
     (store.staging(2) / ".patches").mkdir()
     (store.staging(2) / ".patches" / "data").write_bytes(b"y")
-    saved_model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]]}}, files)
+    saved_model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
     assert publish(store, 2, files, GROUP, EXTRA) == [WEIGHTS]
 
 
@@ -425,7 +424,7 @@ def test_link_among_what_has_arrived_leads_no_patch_astray(
     stage(store, 1, sorted(files), LOGIN, GROUP)
     (store.staging(1) / "variables").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SavedModelError, match="is a symbolic link"):
-        saved_model_store.compose(store, 1, {WEIGHTS: {"data": "data", "runs": [[0, 1]]}}, files)
+        saved_model_store.compose(store, 1, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -473,20 +472,17 @@ def test_what_the_controller_calls_stages_and_publishes(
     assert staged == {
         "staging": str(store.staging(1)),
         "basis": str(store.basis(1)),
-        "names": sorted(files),
+        "shared": [],
         "is_published": False,
         "basis_version": None,
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.staging(1))
-    arrived = examine_version(str(store.path), 1, group, list_files(source), {})
-    assert arrived["missing"] == []
-    assert arrived["digest"] == tree_digest(files)
-    assert arrived_digests(str(store.path), 1) == {name: one["sha256"] for name, one in files.items()}
-    with pytest.raises(SavedModelError, match="changed by another run meanwhile; play again"):
-        publish_version(str(store.path), 1, group, "0" * 64, arrived["seal"], {"call": {}})
-    publish_version(str(store.path), 1, group, arrived["digest"], arrived["seal"], {"call": {}})
-    assert not store.arrived(1).exists()
+    known = {"shared": {}, "patches": {}, "extra": {"source_digest": None, "signatures": {"call": {}}}, "generated": {}}
+    arrived = {name: one["sha256"] for name, one in files.items()}
+    assert publish_version(str(store.path), 1, group, digest="0" * 64, **known) == arrived
+    assert store.published() == {}
+    assert publish_version(str(store.path), 1, group, digest=tree_digest(files), **known) == {}
     found = run_module(saved_model_versions_info, base_path=base_path, models=["MLP"])
     assert found["models"]["MLP"] == {
         "1": {
@@ -583,28 +579,7 @@ def test_group_and_directory_that_are_missing_are_named(store: ModelStore) -> No
     with pytest.raises(SavedModelError, match="group no-such-group does not exist"):
         stage_versions(str(store.path.parent), "no-such-group", [], 0)
     with pytest.raises(OSError, match=str(store.path)):
-        examine_version(str(store.path), 1, "root", {}, {})
-
-
-@pytest.mark.parametrize("way", ["write", "replace", "stage"])
-def test_what_was_changed_after_it_was_examined_is_not_published(
-    store: ModelStore, staged: Path, files: dict[str, Any], way: str
-) -> None:
-    group = grp.getgrgid(GROUP).gr_name
-    arrived = examine_version(str(store.path), 1, group, files, {})
-    file = staged / WEIGHTS
-    times = file.stat()
-    if way == "write":
-        file.write_bytes(file.read_bytes()[::-1])
-    elif way == "replace":
-        shutil.copy2(file, staged / "copy")
-        (staged / "copy").replace(file)
-    else:
-        stage(store, 1, sorted(files), LOGIN, GROUP)
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(SavedModelError, match="was changed by another run meanwhile"):
-        publish_version(str(store.path), 1, group, files, arrived["seal"], {})
-    assert store.published() == {}
+        publish_version(str(store.path), 1, "root", "0" * 64, {}, {}, {}, {})
 
 
 def test_damaged_file_is_not_there_to_be_taken_for_the_whole_one(

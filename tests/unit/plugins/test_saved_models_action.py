@@ -342,7 +342,7 @@ def test_of_a_large_file_only_what_is_new_is_sent(
     is_here: bool,
 ) -> None:
     """Where the version before is on the controller as well; else rsync finds it out."""
-    monkeypatch.setattr(patches, "MIN_BYTES", 1000)
+    monkeypatch.setattr(patches, "COMPARED_BYTES", 1000)
     monkeypatch.setattr(patches, "BLOCK_BYTES", 100)
     for version, weights in (("1", b"a" * 5000), ("2", b"a" * 2000 + b"b" * 150 + b"a" * 3000)):
         shutil.rmtree(source / version)
@@ -373,7 +373,7 @@ def test_patch_that_is_corrupted_on_its_way_is_made_up_for(
     wrap_rsync: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patches, "MIN_BYTES", 1000)
+    monkeypatch.setattr(patches, "COMPARED_BYTES", 1000)
     shutil.rmtree(source / "1")
     shutil.rmtree(source / "2")
     make_saved_model(source / "1", weights=b"a" * (4 << 20))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from saved_model_files import make_saved_model
+from saved_model_publishing import publish
 from stub_http import StubServer, unused_port
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
@@ -24,7 +25,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
-    publish,
     stage,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_models_prune

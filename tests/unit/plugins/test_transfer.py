@@ -78,14 +78,17 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 PLAIN = """ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto -o 'ControlPath="/run/user/1/my cp/%C"'"""
-FAST = PLAIN.replace(
-    "ssh", "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr -o ControlPath=none", 1
-)
+CIPHERS = "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
+KEPT = f"""{CIPHERS} -o ControlMaster=auto -o ControlPersist=60s -o 'ControlPath="/run/user/1/my cp/%C-fast"'"""
+FAST = PLAIN.replace("ssh", KEPT, 1)
 
 
-def send(size: int) -> None:
-    connection = MagicMock(transport="ssh", control_path="%(directory)s/%%C", get_option=SSH.get)
-    Transport(connection).send(Path("/saved/1"), ["a"], size, "/models/MLP/.staging-1", None, lambda _: None)
+def transport(control_path: str | None = "%(directory)s/%%C") -> Transport:
+    return Transport(MagicMock(transport="ssh", control_path=control_path, get_option=SSH.get))
+
+
+def send(size: int, **settings: None) -> None:
+    transport(**settings).send(Path("/saved/1"), ["a"], size, "/models/MLP/.staging-1", None, lambda _: None)
 
 
 @pytest.mark.parametrize(("size", "shell"), [(1 << 20, PLAIN), (1 << 30, FAST)])
@@ -94,6 +97,25 @@ def test_much_data_takes_a_connection_with_the_fastest_cipher_that_is_allowed(
 ) -> None:
     send(size)
     assert (programs / "shells").read_text().splitlines() == [shell]
+
+
+def test_connection_of_its_own_is_not_kept_where_ansible_keeps_none(programs: Path) -> None:
+    send(1 << 30, control_path=None)
+    (shell,) = (programs / "shells").read_text().splitlines()
+    assert shell.startswith(f"{CIPHERS} -o ControlPath=none -o BatchMode=yes")
+
+
+@pytest.mark.parametrize(
+    ("size", "control_path", "logged_in"),
+    [(1 << 30, "%(directory)s/%%C", True), (1 << 20, "%(directory)s/%%C", False), (1 << 30, None, False)],
+)
+def test_connection_that_much_data_will_take_is_opened_before(
+    programs: Path, size: int, control_path: str | None, logged_in: bool
+) -> None:
+    with (programs / "ssh").open("a") as script:
+        script.write(f'case "$*" in *"-fast"*true) echo "$*" > {programs}/opened; exit 255;; esac\n')
+    transport(control_path).log_in(size)
+    assert (programs / "opened").exists() == logged_in
 
 
 def test_ciphers_that_the_settings_leave_out_are_not_brought_in(programs: Path) -> None:
@@ -153,6 +175,17 @@ def test_what_rsync_prints_is_followed(tmp_path: Path) -> None:
     Transport(connection).send(tmp_path / "source", ["a b"], 5000, str(tmp_path / "target"), None, told.append)
     assert told[-1] == 5000
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["a b"]
+
+
+def test_all_of_a_source_is_sent_without_a_list_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "source" / "variables").mkdir(parents=True)
+    (tmp_path / "source" / "empty").mkdir()
+    (tmp_path / "source" / "variables" / "index").write_text("x")
+    (tmp_path / "target").mkdir()
+    Transport(MagicMock(transport="local")).send(
+        tmp_path / "source", None, 1, str(tmp_path / "target"), None, lambda _: None
+    )
+    assert [path.name for path in sorted((tmp_path / "target").rglob("*"))] == ["variables", "index"]
 
 
 @pytest.mark.parametrize("name", ["#notes", ";", "-m", "a:b", "two words", "naïve", "[x]*"])
