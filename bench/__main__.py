@@ -52,6 +52,7 @@ def run_case(case: Case, repeat: int, interface: str, progress: Progress) -> Cas
                     run = measure(entry.contender, entry.job, interface)
                     runs[entry.label].append(run)
                     progress.say(f"{case.slug:8} {number}/{repeat}  {entry.label:36} {run_line(run)}")
+    contenders.empty_aside(hosts.HOSTS)
     rows = {label: summarize(each) for label, each in runs.items()}
     return CaseReport(case.title, case.text, rows, case.targets(rows))
 

@@ -18,6 +18,8 @@ from bench.models import SHARD
 INVENTORY = "bench/inventory/hosts.yml"
 COLLECTIONS = STATE / "collections"
 BASE = "/srv/bench"
+ASIDE = f"{BASE}/aside"
+ASIDE_MEGABYTES = 4_000  # more than what the small files of all runs take
 RSH = shlex.join(SSH)
 
 
@@ -65,13 +67,20 @@ class Contender(ABC):
             output_of(["rsync", "-aH", "-e", RSH, *sources, f"{host}:{self.path(job)}/"])
 
     def reset(self, job: Job) -> None:
-        """Leave the versions that shall be present, and nothing else of this model."""
+        """Leave the versions that shall be present, and nothing else of this model.
+
+        The rest is moved aside. For some minutes after many files were removed, ext4 may take longer to make others:
+        without a journal it passes over inodes that were just freed.
+        """
         keep = "".join(f" ! -name {version} ! -name .manifest-{version}.json" for version in job.present)
-        remove = f"sudo find {job.model} -mindepth 1 -maxdepth 1{keep} -exec rm -rf {{}} +"
+        move = f"sudo find {job.model} -mindepth 1 -maxdepth 1{keep} -exec mv -t $aside {{}} +"
         on_hosts(
             job.hosts,
-            f"sudo mkdir -p {self.base} && cd {self.base}"
-            f" && if [ -d {job.model} ]; then {remove}; fi"
+            f"sudo mkdir -p {self.base} {ASIDE} && cd {self.base}"
+            f" && if [ $(sudo du --summarize --block-size=1000000 {ASIDE} | cut -f1) -gt {ASIDE_MEGABYTES} ];"
+            f" then sudo rm -rf {ASIDE}/*; fi"
+            f" && aside=$(sudo mktemp -d -p {ASIDE})"
+            f" && if [ -d {job.model} ]; then {move}; fi"
             f" && {self.make_room(job)}",
         )
 
@@ -181,7 +190,12 @@ class Ours(Contender):
         output_of(self.command(Job(job.model, job.source, job.present, job.hosts)), ANSIBLE_FORKS=str(len(job.hosts)))
 
     def make_room(self, job: Job) -> str:
-        return "true" if job.present else f"sudo rm -rf {job.model}"
+        return "true" if job.present else f"if [ -d {job.model} ]; then sudo mv -T {job.model} $aside/model; fi"
+
+
+def empty_aside(hosts: Sequence[str]) -> None:
+    """Remove what was moved aside."""
+    on_hosts(hosts, f"sudo rm -rf {ASIDE}")
 
 
 def side_by_side(scripts: Sequence[str]) -> list[str]:

@@ -104,8 +104,8 @@ HOW = """\
 ## How it is measured
 - The hosts are containers on the controller's machine, with systemd and ssh as anywhere. So both sides share the two
   cores: whatever a host computes slows the controller down too, for every contender alike.
-- Contenders take turns, and the median of the wall times counts. Before each run the hosts lose what an earlier one has
-  left, the source is read once, so that all find it in the page cache, and dirty pages are written out.
+- Contenders take turns, and the median of the wall times counts. Before each run what an earlier one has left is moved
+  aside, the source is read once, so that all find it in the page cache, and dirty pages are written out.
 - **wall**: from the start of the command to its end; for Ansible with its start, and with new ssh connections.
 - **sent, received**: by the controller, from the counters of the bridge that leads to the hosts, with the headers of
   ssh and TCP. What hosts fetch from each other is not in it.
