@@ -233,7 +233,8 @@ def container_options(engine: Engine, instance: Instance, host: Host, addresses:
     """Everything that makes this container what it is.
 
     With CAP_SYS_ADMIN, no seccomp filter and nothing masked, systemd boots to `running` and hardened units start;
-    without the capability they fail with 226/NAMESPACE, and --privileged leaves systemd degraded.
+    without the capability they fail with 226/NAMESPACE, and --privileged leaves systemd degraded. CAP_NET_ADMIN is for
+    nftables, in the container's own network.
     """
     names = [(name, addresses[other]) for other in addresses for name in (other.name, *other.aliases) if other != host]
     own_names = [(name, addresses[host]) for name in host.aliases] + [(name, LOOPBACK) for name in host.own_aliases]
@@ -246,6 +247,7 @@ def container_options(engine: Engine, instance: Instance, host: Host, addresses:
     return [
         "--systemd=always",
         "--cap-add=SYS_ADMIN",
+        "--cap-add=NET_ADMIN",
         "--security-opt=seccomp=unconfined",
         "--security-opt=unmask=ALL",
         f"--hostname={host.name}",

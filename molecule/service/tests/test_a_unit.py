@@ -6,6 +6,7 @@ import re
 import ssl
 import subprocess
 
+import grpc
 import pytest
 import requests
 from conftest import SERVING
@@ -244,28 +245,75 @@ def test_only_allowed_networks_reach_the_server(play, on):
     assert answers(other, url)
 
 
+def test_nftables_keeps_others_out_where_systemd_cannot(play, on):
+    host, infra, other = on("debian13a"), on("infra"), on("debian13b")
+    url = f"http://{address(host)}:8501/v1/models/MLP"
+    # As on a kernel without the filter: systemd takes the setting, and lets everything through.
+    program = "/usr/local/bin/systemd-run"
+    host.check_output(f"printf '#!/bin/sh\\necho sent\\n' > {program} && chmod 0755 {program}")
+    variables = {"tfserving_service_allowed_networks": [address(infra)]}
+    try:
+        played = play(SERVING, "--limit=debian13a", variables=variables)
+        assert not played.failed, played.text
+        assert "nftables lets these talk to the servers: " in played.words
+        assert answers(infra, url)
+        assert answers(host, "http://127.0.0.1:8501/v1/models/MLP")
+        assert not answers(other, url)
+        host.check_output("systemctl restart nftables")  # which flushes all rules
+        assert answers(infra, url)
+        assert not answers(other, url)
+        assert play(SERVING, "--limit=debian13a", variables=variables).changed() == 0
+    finally:
+        host.check_output(f"rm {program}")
+
+    played = play(SERVING, "--limit=debian13a")
+    assert not played.failed, played.text
+    assert "systemd lets these talk to the servers: " in played.words
+    assert "table inet tfserving" not in host.check_output("nft list ruleset")
+    assert answers(other, url)
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A key and a certificate for debian12, as files on the controller."""
+    """A key and a certificate for debian12, and those of a client in the folder client, as files on the controller."""
     folder = tmp_path_factory.mktemp("tls")
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2", "-subj", "/CN=debian12"]
-    files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
-    subprocess.run([*request, "-addext", "subjectAltName=DNS:debian12", *files], check=True, capture_output=True)
+    (folder / "client").mkdir()
+    for place, name in ((folder, "debian12"), (folder / "client", "client")):
+        request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2", "-subj", f"/CN={name}"]
+        files = ["-keyout", str(place / "key"), "-out", str(place / "cert")]
+        subprocess.run([*request, "-addext", f"subjectAltName=DNS:{name}", *files], check=True, capture_output=True)
     return folder
 
 
-def test_grpc_speaks_tls_and_the_key_is_shown_to_nobody(play, on, pair):
+def is_let_in(host, authority: bytes, key: bytes | None = None, certificate: bytes | None = None) -> bool:
+    """Return whether the server speaks gRPC with a client, who may have a certificate."""
+    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+    options = [("grpc.ssl_target_name_override", "debian12")]
+    with grpc.secure_channel(f"{address(host)}:8500", credentials, options) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=3)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def test_grpc_speaks_tls_with_those_who_have_a_certificate_and_the_key_is_shown_to_nobody(play, on, pair):
     host = on("debian12")
-    tls = {"server_key": str(pair / "key"), "server_cert": (pair / "cert").read_text()}
-    played = play(SERVING, "--limit=debian12", "--diff", "-vvv", variables={"tfserving_service_ssl": tls})
+    certificate, client = (pair / "cert").read_text(), pair / "client"
+    tls = {"server_key": str(pair / "key"), "server_cert": certificate}
+    known = {"custom_ca": (client / "cert").read_text(), "client_verify": True}
+    played = play(SERVING, "--limit=debian12", "--diff", "-vvv", variables={"tfserving_service_ssl": {**tls, **known}})
     assert not played.failed, played.text
     secret = (pair / "key").read_text().splitlines()[5]
     assert secret not in played.text
     file = host.file("/etc/tensorflow-serving/ssl.config")
     assert (file.user, file.group, file.mode) == ("root", "tfserving", 0o640)
     assert secret in file.content_string
-    served = ssl.get_server_certificate((address(host), 8500))
-    assert served.strip() == (pair / "cert").read_text().strip()
+    assert ssl.get_server_certificate((address(host), 8500)).strip() == certificate.strip()
+    own = ((client / "key").read_bytes(), (client / "cert").read_bytes())
+    assert is_let_in(host, certificate.encode(), *own)
+    assert not is_let_in(host, certificate.encode())
+    assert not is_let_in(host, certificate.encode(), (pair / "key").read_bytes(), certificate.encode())
     assert not play(SERVING, "--limit=debian12").failed
     assert not file.exists
 
