@@ -25,9 +25,9 @@ class Stream:
     answers: int = 0
     slowest_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
-    longest_gap_seconds: float = 0.0  # without any answer
+    gaps_seconds: dict[str, float] = field(default_factory=dict)  # the longest without a prediction, by what is asked
     seconds: float = 0.0
-    _answered: float = 0.0
+    _answered: dict[str, float] = field(default_factory=dict)
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -36,7 +36,8 @@ class Stream:
         self._started = time.monotonic()
         work = [(model, body) for model, body in self.bodies.items() for _ in range(THREADS_PER_MODEL)]
         period = len(work) / self.requests_per_second
-        self._answered = self._started
+        self._answered = dict.fromkeys(self.bodies, self._started)
+        self.gaps_seconds = dict.fromkeys(self.bodies, 0.0)
         for number, (model, body) in enumerate(work):
             offset = number / self.requests_per_second
             self._threads.append(threading.Thread(target=self._predict, args=(model, body, period, offset)))
@@ -72,8 +73,9 @@ class Stream:
                 self.answers += 1
                 self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - sent)
                 if failure is None:
-                    self.longest_gap_seconds = max(self.longest_gap_seconds, time.monotonic() - self._answered)
-                    self._answered = time.monotonic()
+                    now = time.monotonic()
+                    self.gaps_seconds[model] = max(self.gaps_seconds[model], now - self._answered[model])
+                    self._answered[model] = now
                 else:
                     self.failures.append(f"{time.time():.3f} {model}: {failure}")
         connection.close()
