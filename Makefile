@@ -9,8 +9,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := python3 tests/lab/lab.py
 PYTHON_SOURCES := plugins examples tests molecule bench
 SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
-# These look at how many requests a server takes, and when: nothing else runs beside them.
-LOADED := gateway service
+# The longest come first, so that the others fit in beside them.
+LONGEST := service upgrade
+# It looks at what becomes of requests that are open at one moment: nothing else runs beside it.
+ALONE := gateway
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
 # uv reads neither pip's settings nor the system's certificates by itself.
 export SSL_CERT_FILE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt) $(PIP_CERT))
@@ -37,8 +39,8 @@ status: .venv/installed ## Print what the lab's hosts serve
 	ansible-playbook -i inventories/lab playbooks/status.yml
 
 test: lint lab-packages models ## Check everything that this project promises
-	$(MAKE) --jobs=2 --output-sync=line $(addprefix molecule-,$(filter-out $(LOADED),$(SCENARIOS))) unit e2e
-	$(MAKE) $(addprefix molecule-,$(LOADED))
+	$(MAKE) --jobs=2 --output-sync=line $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST) $(ALONE),$(SCENARIOS))) unit e2e
+	$(MAKE) $(addprefix molecule-,$(ALONE))
 
 lint: .venv/installed ## Run the linters and type checkers
 	yamllint --strict -c .config/yamllint.yml .
