@@ -12,11 +12,18 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 
 
-def publish(store: ModelStore, version: int, files: Files, group_id: int, extra: dict[str, Any]) -> list[str]:
+def publish(
+    store: ModelStore,
+    version: int,
+    files: Files,
+    group_id: int,
+    extra: dict[str, Any],
+    generated: dict[str, str] | None = None,
+) -> list[str]:
     """Return the names of files that are not as they should be; then nothing is published."""
     shared = {name: facts["sha256"] for name, facts in files.items()}
     found = examine(store, version, group_id, shared)
     different = differing(files, {name: facts["sha256"] for name, facts in found.items()})
     if not different:
-        release(store, version, found, group_id, extra, {})
+        release(store, version, found, group_id, extra, generated or {})
     return different

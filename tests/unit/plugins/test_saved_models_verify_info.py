@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from saved_model_files import make_saved_model
+from saved_model_publishing import publish
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     add_digests,
@@ -22,7 +23,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
     plan_staging,
-    publish,
     stage,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import WARMUP_FILE
