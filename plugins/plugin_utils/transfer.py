@@ -152,7 +152,8 @@ class Transport:
         """The ssh command with AES-GCM, several times faster than ssh's first choice, before all other ciphers.
 
         It is among those that the settings allow, or this is empty. Machines that run TensorFlow have instructions for
-        AES. The connection is kept open for a minute, beside that of Ansible, where Ansible keeps its own.
+        AES. Where Ansible keeps its connection open, this is kept too, for some seconds and this process alone: what a
+        run that was killed has left may hang.
         """
         command = self._ssh()
         answer = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
@@ -163,8 +164,8 @@ class Transport:
         if not fast:
             return []
         order = ",".join([*fast, *(cipher for cipher in ciphers if cipher not in fast)])
-        path = self._control_path("-fast")
-        kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", *path] if path else ["-o", "ControlPath=none"]
+        path = self._control_path(f"-{os.getpid()}")
+        kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=10s", *path] if path else ["-o", "ControlPath=none"]
         return [command[0], "-o", f"Ciphers={order}", *kept, *command[1:]]
 
     @staticmethod

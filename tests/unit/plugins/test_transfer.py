@@ -79,7 +79,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 PLAIN = """ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto -o 'ControlPath="/run/user/1/my cp/%C"'"""
 CIPHERS = "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
-KEPT = f"""{CIPHERS} -o ControlMaster=auto -o ControlPersist=60s -o 'ControlPath="/run/user/1/my cp/%C-fast"'"""
+KEPT = (
+    f"""{CIPHERS} -o ControlMaster=auto -o ControlPersist=10s -o 'ControlPath="/run/user/1/my cp/%C-{os.getpid()}"'"""
+)
 FAST = PLAIN.replace("ssh", KEPT, 1)
 
 
@@ -113,7 +115,7 @@ def test_connection_that_much_data_will_take_is_opened_before(
     programs: Path, size: int, control_path: str | None, logged_in: bool
 ) -> None:
     with (programs / "ssh").open("a") as script:
-        script.write(f'case "$*" in *"-fast"*true) echo "$*" > {programs}/opened; exit 255;; esac\n')
+        script.write(f'case "$*" in *"%C-{os.getpid()}"*true) echo "$*" > {programs}/opened; exit 255;; esac\n')
     transport(control_path).log_in(size)
     assert (programs / "opened").exists() == logged_in
 
