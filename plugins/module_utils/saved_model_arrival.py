@@ -61,7 +61,7 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
         shared: list[str] = []
         if wanted["files"] is not None:
             plan = plan_staging(store, version, wanted["files"])
-            shared = sorted(set(plan.shared) - set(wanted["resend"]))
+            shared = sorted(plan.shared - set(wanted["resend"]))
             needed_bytes += plan.needed_bytes + wanted.get("generated_bytes", 0)
             needed_inodes += plan.needed_inodes
         answers.append({"staging": str(store.staging(version)), "basis": str(store.basis(version)), "shared": shared})

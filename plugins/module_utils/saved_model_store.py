@@ -129,7 +129,7 @@ class Staging:
     """Which files of a version are to be transferred and which are not, and the bytes and inodes that it will take."""
 
     names: list[str]
-    shared: list[str]
+    shared: set[str]
     needed_bytes: int
     needed_inodes: int
 
@@ -142,8 +142,8 @@ def plan_staging(store: ModelStore, version: int, files: Files) -> Staging:
     """
     there = {facts["sha256"] for manifest in store.manifests().values() for facts in manifest["files"].values()}
     # Empty files are not shared: a file has a limited number of hard links.
-    shared = [name for name, facts in files.items() if facts["size"] and facts.get("sha256") in there]
-    names = [name for name in files if name not in set(shared)] if shared else list(files)
+    shared = {name for name, facts in files.items() if facts["size"] and facts.get("sha256") in there}
+    names = [name for name in files if name not in shared]
     staging, needed = store.staging(version), 0
     is_begun = staging.is_dir()
     for name in names:
@@ -282,15 +282,13 @@ def own(staging: Path, group_id: int) -> None:
     staging.chmod(STAGING_MODE)
     _end_rsync(staging)
     for folder, folders, names in os.walk(str(staging)):
-        for name in folders:
+        for name in folders + names:
             entry = f"{folder}/{name}"
             os.chown(entry, 0, group_id, follow_symlinks=False)
-            if stat.S_ISDIR(os.lstat(entry).st_mode):
+            mode = os.lstat(entry).st_mode
+            if stat.S_ISDIR(mode):
                 os.chmod(entry, STAGING_MODE)  # noqa: PTH101 - a Path each would take longer than what is done here
-        for name in names:
-            entry = f"{folder}/{name}"
-            os.chown(entry, 0, group_id, follow_symlinks=False)
-            if stat.S_ISREG(os.lstat(entry).st_mode) and _may_be_written_to(entry):
+            elif stat.S_ISREG(mode) and _may_be_written_to(entry):
                 _move_to_new_inode(Path(entry))
 
 
