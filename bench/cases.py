@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import models
-from bench.contenders import ByHand, Contender, Copy, Job, Ours, Ping, Streams, Synchronize
+from bench.contenders import ByHand, ByHandVerified, Contender, Copy, Job, Ours, Ping, Streams, Synchronize
 from bench.hosts import HOSTS, ONE_HOST, offer
 from bench.summary import Summary, Target
 
-BY_HAND, SYNCHRONIZE, COPY, OURS, PING, STREAMS = ByHand(), Synchronize(), Copy(), Ours(), Ping(), Streams()
+BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE, COPY = ByHand(), ByHandVerified(), Synchronize(), Copy()
+OURS, PING, STREAMS = Ours(), Ping(), Streams()
 OURS_ON_ONE_HOST = f"{OURS.name}, one host"
 MB = 1_000_000
 
@@ -54,7 +55,8 @@ def first(root: Path) -> Case:
         ]
 
     text = "One version, nearly all of it one shard, to a host that has none."
-    return Case("first", "First version, 1 GiB", text, entries(job, BY_HAND, SYNCHRONIZE, COPY, OURS), targets)
+    rows = entries(job, BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE, COPY, OURS)
+    return Case("first", "First version, 1 GiB", text, rows, targets)
 
 
 def following(root: Path) -> Case:
@@ -135,7 +137,7 @@ def small(root: Path) -> Case:
         f"copy gets {models.SMALL_SAMPLE} of them, as it takes its time for each."
     )
     rows = (
-        *entries(job, BY_HAND, SYNCHRONIZE),
+        *entries(job, BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE),
         Entry(f"{COPY.name}, {models.SMALL_SAMPLE} files", COPY, sample, 1),
         *entries(job, OURS),
     )

@@ -21,6 +21,8 @@ BASE = "/srv/bench"
 ASIDE = f"{BASE}/aside"
 ASIDE_MEGABYTES = 4_000  # more than what the small files of all runs take
 RSH = shlex.join(SSH)
+# One digest of the names and contents of all files.
+DIGEST = "find . -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,25 @@ class ByHand(Contender):
             steps.append(f"rsync -a{basis} -e '{RSH}' {job.source}/{version}/ {host}:{path}/.incoming-{version}/")
             steps.append(f"{RSH} {host} mv {path}/.incoming-{version} {path}/{version}")
         return " && ".join(steps)
+
+
+class ByHandVerified(ByHand):
+    """The same for one version, with digests of both sides compared and everything on the disk before the rename."""
+
+    name = "rsync by hand, verified"
+    slug = "verified"
+
+    def _one_host(self, job: Job, host: str) -> str:
+        (version,) = job.missing
+        source, path = f"{job.source}/{version}", self.path(job)
+        incoming = f"{path}/.incoming-{version}"
+        return (
+            f"rsync -a -e '{RSH}' {source}/ {host}:{incoming}/"
+            f" && here=$(cd {source} && {DIGEST})"
+            f" && there=$({RSH} {host} {shlex.quote(f'cd {incoming} && sync --file-system . && {DIGEST}')})"
+            ' && [ "$here" = "$there" ]'
+            f" && {RSH} {host} mv {incoming} {path}/{version}"
+        )
 
 
 class AdHoc(Contender):

@@ -11,14 +11,14 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.contenders import Contender, Job
-from bench.hosts import BenchError, Traffic, files_of, on_host, on_hosts, output_of
+from bench import memory
+from bench.contenders import DIGEST, Contender, Job
+from bench.hosts import STATE, BenchError, Traffic, files_of, on_host, on_hosts, output_of
 from bench.models import read_once
 from bench.opened import OpenedFiles
 
 OUTPUT_LINES_SHOWN = 25
-# One digest of the names and contents of all files.
-DIGEST = "find . -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum"
+HOLE = STATE / "hole"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def prepare(contender: Contender, job: Job) -> None:
 
 def measure(contender: Contender, job: Job, interface: str) -> Run:
     """Run the contender on prepared hosts, under the same conditions as all the others."""
+    memory.fill(HOLE)
     read_once(job.source)
     os.sync()
     disk = disk_bytes(contender, job)

@@ -105,7 +105,9 @@ HOW = """\
 - The hosts are containers on the controller's machine, with systemd and ssh as anywhere. So both sides share the two
   cores: whatever a host computes slows the controller down too, for every contender alike.
 - Contenders take turns, and the median of the wall times counts. Before each run what an earlier one has left is moved
-  aside, the source is read once, so that all find it in the page cache, and dirty pages are written out.
+  aside, memory is filled with pages of a file that nobody needs, the source is read once, so that all find it in the
+  page cache, and dirty pages are written out. Without the filling, a virtual machine may have to get memory back from
+  its host first, which may double the time of whoever is next.
 - **wall**: from the start of the command to its end; for Ansible with its start, and with new ssh connections.
 - **sent, received**: by the controller, from the counters of the bridge that leads to the hosts, with the headers of
   ssh and TCP. What hosts fetch from each other is not in it.
@@ -116,6 +118,8 @@ HOW = """\
 
 - **rsync by hand** is `rsync -a` into a temporary name and `mv`, each over an ssh connection of its own, with
   `--copy-dest` where there is a version before. It verifies nothing and leaves no manifest.
+- **rsync by hand, verified** adds what it lacks to be sure of what arrived: the digests of all files, read on both
+  sides and compared, and a sync of the disk before the rename.
 - **ansible.posix.synchronize** and **ansible.builtin.copy** run with their defaults, into the version's directory.
 - **tfserving_models** is `ansible-playbook` with this collection's role and its defaults: inspected, verified by
   digests on arrival, on the disk (fsync, which the others leave to the kernel), published by one rename.
