@@ -19,7 +19,7 @@ INVENTORY = "bench/inventory/hosts.yml"
 COLLECTIONS = STATE / "collections"
 BASE = "/srv/bench"
 ASIDE = f"{BASE}/aside"
-ASIDE_MEGABYTES = 4_000  # more than what the small files of all runs take
+ASIDE_MEGABYTES = 4_000  # on all hosts together; more than what the small files of all runs take
 RSH = shlex.join(SSH)
 # One digest of the names and contents of all files.
 DIGEST = "find . -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum"
@@ -76,10 +76,11 @@ class Contender(ABC):
         """
         keep = "".join(f" ! -name {version} ! -name .manifest-{version}.json" for version in job.present)
         move = f"sudo find {job.model} -mindepth 1 -maxdepth 1{keep} -exec mv -t $aside {{}} +"
+        most = ASIDE_MEGABYTES // len(job.hosts)
         on_hosts(
             job.hosts,
             f"sudo mkdir -p {self.base} {ASIDE} && cd {self.base}"
-            f" && if [ $(sudo du --summarize --block-size=1000000 {ASIDE} | cut -f1) -gt {ASIDE_MEGABYTES} ];"
+            f" && if [ $(sudo du --summarize --block-size=1000000 {ASIDE} | cut -f1) -gt {most} ];"
             f" then sudo rm -rf {ASIDE}/*; fi"
             f" && aside=$(sudo mktemp -d -p {ASIDE})"
             f" && if [ -d {job.model} ]; then {move}; fi"
