@@ -108,28 +108,29 @@ class ByHand(Contender):
         steps = []
         for version in job.missing:
             basis = f" --copy-dest=../{version - 1}" if version - 1 in job.present else ""
-            steps.append(f"rsync -a{basis} -e '{RSH}' {job.source}/{version}/ {host}:{path}/.incoming-{version}/")
-            steps.append(f"{RSH} {host} mv {path}/.incoming-{version} {path}/{version}")
+            source, incoming = f"{job.source}/{version}", f"{path}/.incoming-{version}"
+            steps.append(f"rsync -a{basis} -e '{RSH}' {source}/ {host}:{incoming}/")
+            steps += self._checks(source, host, incoming)
+            steps.append(f"{RSH} {host} mv {incoming} {path}/{version}")
         return " && ".join(steps)
+
+    def _checks(self, source: str, host: str, incoming: str) -> list[str]:
+        """Return what is done about a version before it gets its name."""
+        return []
 
 
 class ByHandVerified(ByHand):
-    """The same for one version, with digests of both sides compared and everything on the disk before the rename."""
+    """The same, with digests of both sides compared and everything on the disk before the rename."""
 
     name = "rsync by hand, verified"
     slug = "verified"
 
-    def _one_host(self, job: Job, host: str) -> str:
-        (version,) = job.missing
-        source, path = f"{job.source}/{version}", self.path(job)
-        incoming = f"{path}/.incoming-{version}"
-        return (
-            f"rsync -a -e '{RSH}' {source}/ {host}:{incoming}/"
-            f" && here=$(cd {source} && {DIGEST})"
-            f" && there=$({RSH} {host} {shlex.quote(f'cd {incoming} && sync --file-system . && {DIGEST}')})"
-            ' && [ "$here" = "$there" ]'
-            f" && {RSH} {host} mv {incoming} {path}/{version}"
-        )
+    def _checks(self, source: str, host: str, incoming: str) -> list[str]:
+        return [
+            f"here=$(cd {source} && {DIGEST})",
+            f"there=$({RSH} {host} {shlex.quote(f'cd {incoming} && sync --file-system . && {DIGEST}')})",
+            '[ "$here" = "$there" ]',
+        ]
 
 
 class AdHoc(Contender):

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+from bench import memory
 from bench.contenders import COLLECTIONS
 from bench.hosts import ONE_HOST, on_host, output_of
 from bench.models import GIB
@@ -24,11 +25,10 @@ def describe() -> str:
     """Return a table of hardware and versions, in Markdown."""
     manifest = COLLECTIONS / "ansible_collections/ansible/posix/MANIFEST.json"
     posix = json.loads(manifest.read_text())["collection_info"]["version"]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     rsync = "rsync --version | head -n 1"
     rows = {
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-        "machine": f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {memory.total_bytes() / GIB:.0f} GiB",
         "kernel": platform.release(),
         "controller": f"Python {platform.python_version()}, ansible-core {version('ansible-core')}, "
         f"ansible.posix {posix}, {rsync_version(output_of(['bash', '-c', rsync]))}, "

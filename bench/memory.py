@@ -6,7 +6,7 @@ Free memory of a virtual machine may be its host's meanwhile, and whoever gets i
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 
 from bench.models import MIB
@@ -19,17 +19,19 @@ PASSES = 2  # what is read anew may push out what was read before
 def fill(file: Path) -> None:
     """Read a file of nothing but a hole, which is made as large as memory, until little memory is free."""
     with file.open("ab") as hole:
-        hole.truncate(memory("MemTotal"))
+        hole.truncate(total_bytes())
     buffer = bytearray(CHUNK_BYTES)
     for _ in range(PASSES):
         with file.open("rb", buffering=0) as content:
-            while memory("MemFree") > LEFT_BYTES:
+            while free_bytes() > LEFT_BYTES:
                 if not content.readinto(buffer):
                     break
 
 
-def memory(field: str) -> int:
-    """Return a field of /proc/meminfo in bytes."""
-    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    assert found, field  # noqa: S101 - every Linux has these
-    return int(found[1]) << 10
+def total_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_bytes() -> int:
+    """Return how much memory nobody uses, not even for pages of files."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -83,6 +83,30 @@ def test_rsync_by_hand_copies_from_the_version_before_into_a_name_that_is_no_ver
     assert "two mv /srv/bench/by-hand/big/.incoming-2 /srv/bench/by-hand/big/2" in script
 
 
+@pytest.mark.parametrize("arrived", ["as sent", "otherwise"])
+def test_verified_by_hand_gives_no_name_to_what_arrived_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrived: str
+) -> None:
+    model, commands = tmp_path / "host" / "m", tmp_path / "bin"
+    for folder in (tmp_path / "source" / "1", model, commands):
+        folder.mkdir(parents=True)
+    (tmp_path / "source" / "1" / "file").write_text("as sent")
+    (commands / "ssh").write_text('#!/bin/sh\nshift 3\neval "$*"\n')  # -F, its file, and the host
+    (commands / "rsync").write_text(
+        f"#!/bin/sh\nmkdir {model}/.incoming-1 && printf '{arrived}' > {model}/.incoming-1/file\n"
+    )
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setattr(contenders, "BASE", str(tmp_path / "host"))
+    monkeypatch.setattr(contenders.ByHandVerified, "slug", "")
+    job = contenders.Job("m", tmp_path / "source", (1,), ("host",))
+    done = subprocess.run(contenders.ByHandVerified().command(job), check=False)
+    is_right = arrived == "as sent"
+    assert (done.returncode == 0) is is_right
+    assert (model / "1" / "file").exists() is is_right
+
+
 def test_side_by_side_fails_when_one_of_them_does() -> None:
     assert subprocess.run(contenders.side_by_side(["true", "true"]), check=False).returncode == 0
     assert subprocess.run(contenders.side_by_side(["exit 3", "true"]), check=False).returncode == 3
