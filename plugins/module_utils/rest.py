@@ -11,6 +11,8 @@ import urllib.request
 from typing import Any, Callable, TypeVar
 from urllib.parse import quote
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import check_port
+
 T = TypeVar("T")
 
 REST_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -29,11 +31,17 @@ class ServingError(Exception):
 
 
 class ServingClient:
-    """Talks to one server. Every method raises ServingError, or OSError where the server cannot be reached."""
+    """Talks to one server. Every method raises ServingError, or OSError where the server cannot be reached.
 
-    def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
+    With cgroup, which returns the control group of the server's unit, an answer counts only if all that listens on the
+    port is in there, before and after. Else check_port's errors are raised.
+    """
+
+    def __init__(self, host: str, port: int, timeout_seconds: float, cgroup: Callable[[], str] | None = None) -> None:
         self.url = f"http://{host}:{port}/v1/models/"
+        self.port = port
         self._timeout_seconds = timeout_seconds
+        self._cgroup = cgroup
         # Straight to the server: a proxy in the environment is for the world outside.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -71,8 +79,20 @@ class ServingClient:
         body = {"signature_name": signature_name, "instances": instances}
         return self._request(lambda answer: list(answer["predictions"]), path, body)
 
+    def check_identity(self) -> None:
+        """Raise ConnectionError unless the port is the server's own."""
+        if self._cgroup:
+            check_port(self.port, self._cgroup())
+
     def _request(self, read: Callable[[Any], T], path: str, body: dict[str, Any] | None = None) -> T:
         """Return what read makes of the JSON that is answered."""
+        self.check_identity()
+        try:
+            return self._ask(read, path, body)
+        finally:
+            self.check_identity()
+
+    def _ask(self, read: Callable[[Any], T], path: str, body: dict[str, Any] | None) -> T:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310
         try:

@@ -20,7 +20,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     read_policy,
     retained_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import ServingClient, ServingError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import ServingError, reason
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     BASE_MODE,
     ModelStore,
@@ -137,42 +138,89 @@ def _is_ours(store: ModelStore) -> bool:
     return emptied or any(_BESIDE.fullmatch(name) for name in names)
 
 
-def used_versions(client: ServingClient, plans: list[Plan]) -> dict[tuple[str, int], str]:
-    """Return {(model, version): why} of those versions of plans that the server uses: all whose state is not END.
+@dataclass
+class Usage:
+    """What the servers of a host use of plans, and what they do not say.
 
-    Raises ServingError and OSError where the server does not say.
+    versions is {(model, version): why it stays}; unknown is {server: {"reason": ..., "models": [...]}} of those that
+    could not be asked, with the models of which no version goes therefore.
     """
+
+    versions: dict[tuple[str, int], str] = field(default_factory=dict)
+    unknown: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add_unknown(self, server: HostServer, plan: Plan, why: str) -> None:
+        """Note that a server does not say what it uses of a plan."""
+        self.unknown.setdefault(server.name, {"reason": why, "models": []})["models"].append(plan.model)
+
+    def allowed(self, plan: Plan) -> list[int]:
+        """Return the versions of a plan that may go."""
+        if any(plan.model in one["models"] for one in self.unknown.values()):
+            return []
+        return [version for version in plan.versions if (plan.model, version) not in self.versions]
+
+
+def used_versions(servers: list[HostServer], plans: list[Plan]) -> Usage:
+    """Ask every server of the host which versions of plans it uses: all whose state is not END."""
+    usage = Usage()
+    for server in servers:
+        silence: OSError | None = None  # asked once: a server that hangs takes its time for each question
+        for plan in plans:
+            names = _names(server, plan) if plan.versions else {}
+            try:
+                if names and silence:
+                    raise silence
+                for name, is_told in names.items():
+                    usage.versions.update(_used_by(server, plan, name, is_told))
+            except OSError as error:
+                silence = error
+                usage.add_unknown(server, plan, reason(error))
+            except ServingError as error:
+                usage.add_unknown(server, plan, str(error))
+    return usage
+
+
+def _names(server: HostServer, plan: Plan) -> dict[str, bool]:
+    """Return under which names a server may use a plan's versions, and of each whether it is certainly told to.
+
+    A running server of ours is asked in any case, as it may have taken an earlier models.config.
+    """
+    told = server.names_of(plan.store.path)
+    if told is None or (server.is_ours and server.pid) or plan.model in server.listed:
+        return {plan.model: False, **dict.fromkeys(told or [], True)}
+    return dict.fromkeys(told, True)
+
+
+def _used_by(server: HostServer, plan: Plan, name: str, is_told: bool) -> dict[tuple[str, int], str]:
+    """Return what a server uses of a plan under a name.
+
+    Raises ServingError and OSError where it does not say: a model that it is told to serve and does not know yet, too.
+    """
+    try:
+        status = server.client().status(name)
+    except ServingError as error:
+        if error.status != HTTP_NOT_FOUND or is_told:
+            raise
+        return {}
+    states = {version: one["state"] for version, one in status.items()}
+    # After a restart with a newest version that cannot be loaded, the one to go back to is not loaded either.
+    is_needed = not plan.is_purged and "AVAILABLE" not in states.values()
     used = {}
-    for plan in plans:
-        if not plan.versions:
-            continue
-        try:
-            status = client.status(plan.model)
-        except ServingError as error:
-            if error.status != HTTP_NOT_FOUND:
-                raise
-            continue  # a model that the server does not know
-        states = {version: one["state"] for version, one in status.items()}
-        # After a restart with a newest version that cannot be loaded, the one to go back to is not loaded either.
-        without_way_back = not plan.is_purged and "AVAILABLE" not in states.values()
-        for version in plan.versions:
-            if states.get(version, "END") != "END":
-                used[plan.model, version] = f"{states[version]} in the running server"
-            elif without_way_back:
-                used[plan.model, version] = "a way back while no version is AVAILABLE in the running server"
+    for version in plan.versions:
+        if states.get(version, "END") != "END":
+            used[plan.model, version] = f"is {states[version]} in {server.name}"
+        elif is_needed:
+            used[plan.model, version] = f"may be needed by {server.name}, which has no version of it AVAILABLE"
     return used
 
 
-def wait_for_release(client: ServingClient, plans: list[Plan], timeout_seconds: float) -> dict[tuple[str, int], str]:
-    """Return what the server uses of plans in the end; it unloads a version a moment after a newer one is AVAILABLE.
-
-    Raises ServingError and OSError where the server does not say.
-    """
+def wait_for_release(servers: list[HostServer], plans: list[Plan], timeout_seconds: float) -> Usage:
+    """Return what the servers use of plans in the end; they unload a version a moment after a newer is AVAILABLE."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        used = used_versions(client, plans)
-        if not used or time.monotonic() >= deadline:
-            return used
+        usage = used_versions(servers, plans)
+        if not usage.versions or time.monotonic() >= deadline:
+            return usage
         time.sleep(POLL_SECONDS)
 
 

@@ -122,7 +122,7 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     where = f"{VARIABLE}: {_called(name)}"
     if name and not _NAME.fullmatch(name):
         problems.append(f"{where}: a name is made of small letters, digits and hyphens.")
-    config_path = f"{role['config_path']}/{name}" if name else role["config_path"]
+    config_path = directory_of(role["config_path"], name)
     unknown = [model for model in given.get("models", []) if model not in role["models"]]
     if unknown:
         problems.append(f"{where}: tfserving_models_catalog has no {', '.join(unknown)}.")
@@ -144,7 +144,7 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     ]
     return Instance(
         name=name,
-        unit=f"{role['unit']}-{name}" if name else role["unit"],
+        unit=unit_of(role["unit"], name),
         config_path=config_path,
         port=values["port"],
         rest_api_port=values["rest_api_port"],
@@ -204,21 +204,37 @@ def _placement(where: str, values: dict[str, Any], host: Host) -> list[str]:
     return problems
 
 
+def marked_units(unit: str, config_path: str, unit_path: Path = UNIT_PATH) -> dict[str, dict[str, str]]:
+    """Return the units on this host that the role has written: {unit: {"instanceof": unit, "configpath": directory}}.
+
+    A unit bears a mark that says whose it is; the one without an instance's name, unit, also did without, with the
+    directory config_path.
+    """
+    marks = {path.stem: _mark(path) for path in sorted(unit_path.glob("*.service"))}
+    if marks.get(unit) == {}:
+        marks[unit] = {"instanceof": unit, "configpath": config_path}
+    return {name: mark for name, mark in marks.items() if mark}
+
+
 def stale_units(
     unit: str, config_path: str, wanted: Iterable[str], unit_path: Path = UNIT_PATH
 ) -> list[dict[str, str]]:
-    """Return unit and config_path of the servers that the role has set up on this host and that are not wanted.
+    """Return unit and config_path of the servers that the role has set up on this host and that are not wanted."""
+    return [
+        {"unit": name, "config_path": mark["configpath"]}
+        for name, mark in marked_units(unit, config_path, unit_path).items()
+        if mark["instanceof"] == unit and name not in wanted
+    ]
 
-    A unit bears a mark that says whose it is; the one without an instance's name also did without.
-    """
-    stale = []
-    for path in sorted(unit_path.glob("*.service")):
-        mark = _mark(path)
-        if path.stem == unit and not mark:
-            mark = {"instanceof": unit, "configpath": config_path}
-        if mark.get("instanceof") == unit and path.stem not in wanted:
-            stale.append({"unit": path.stem, "config_path": mark["configpath"]})
-    return stale
+
+def unit_of(unit: str, name: str) -> str:
+    """Return the unit of an instance, without .service; unit is that of the one without a name."""
+    return f"{unit}-{name}" if name else unit
+
+
+def directory_of(config_path: str, name: str) -> str:
+    """Return where an instance has its configuration; config_path is that of the one without a name."""
+    return f"{config_path}/{name}" if name else config_path
 
 
 def _mark(path: Path) -> dict[str, str]:

@@ -13,8 +13,19 @@ _ESCAPES = {ord("\\"): "\\\\", ord('"'): '\\"', ord("\n"): "\\n", ord("\t"): "\\
 
 def unit_properties(module: AnsibleModule, unit: str, *names: str) -> dict[str, str]:
     """Return properties of a unit as systemctl show prints them. Fails the module where systemctl does."""
-    _, output, _ = module.run_command(["systemctl", "show", f"--property={','.join(names)}", unit], check_rc=True)
-    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    return properties_of(module, [unit], *names)[unit]
+
+
+def properties_of(module: AnsibleModule, units: list[str], *names: str) -> dict[str, dict[str, str]]:
+    """Return properties of several units, by the units' names, as unit_properties does of one."""
+    if not units:
+        return {}
+    _, output, _ = module.run_command(["systemctl", "show", f"--property={','.join(names)}", *units], check_rc=True)
+    blocks = output.strip("\n").split("\n\n")
+    return {
+        unit: dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for unit, block in zip(units, blocks)
+    }
 
 
 def systemd_version(module: AnsibleModule) -> int:

@@ -11,14 +11,16 @@ version_added: 0.1.0
 description:
   - Of each model the newest versions stay, as many as O(catalog[].keep) or O(keep) says, and with them whatever the
     version policy serves, a label points to, or the running server still uses.
-  - A version that the server is about to unload is waited for. Where the server does not answer, no version is removed.
+  - Every model server of the host is asked - those of O(instances), those whose units or C(models.config) are still on
+    disk, and those that others have started - and a version that one of them uses stays. Of the models of a server that
+    does not answer, or does not run, every version stays, with a warning.
+  - A version that a server is about to unload is waited for.
   - Only versions that were published by M(modelops.tensorflow_serving.saved_models) are removed. Others stay, with a
     warning where they would have to go.
   - A version goes by one rename(2) to a name that the server does not parse, and its files after that.
   - What interrupted runs left is deleted silently.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
-  - modelops.tensorflow_serving.rest
 options:
   base_path:
     description: Directory on the host with one directory per model.
@@ -29,22 +31,34 @@ options:
       every version stays.
     type: int
   purge:
-    description: Whether to remove the models that were published and are not in O(catalog).
+    description: Whether to remove the models that were published and are not in O(catalog). One that a C(models.config)
+      on the host names stays, even if no version of it is loaded, as a missing base path stops the server's polling of
+      all models.
     type: bool
     default: false
-  models_config:
-    description: The server's C(models.config). A model that stands there is not purged, even if no version of it is
-      loaded, as a missing base path stops the server's polling of all models.
+  unit:
+    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
+    type: str
+    default: tensorflow-model-server
+  config_path:
+    description: Directory of the configuration. A named instance has a directory of its own in it.
     type: path
+    default: /etc/tensorflow-serving
+  instances:
+    description: The instances, as in C(tfserving_service_instances). C(name) and C(models) are read of each.
+    type: list
+    elements: dict
+    default: [{}]
   pending:
     description:
-      - For check mode, when the play would first publish versions and have the server follow the catalogue. These
-        versions, each with C(model) and C(version), count as published, and what the server uses now does not count.
+      - For check mode, when the play would first publish versions and have the servers of O(instances) follow the
+        catalogue. These versions, each with C(model) and C(version), count as published, and what these servers use
+        now does not count.
       - Other keys are not read.
     type: list
     elements: dict
   timeout_seconds:
-    description: How long to wait for the server to unload what is to be removed.
+    description: How long to wait for the servers to unload what is to be removed.
     type: int
     default: 15
 attributes:
@@ -65,7 +79,6 @@ EXAMPLES = r"""
   modelops.tensorflow_serving.saved_models_prune:
     catalog: "{{ tfserving_models_catalog }}"
     base_path: /var/lib/tensorflow-serving/models
-    rest_api_port: 8501
     keep: 3
 """
 
@@ -96,12 +109,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import CATALOG_OPTIONS, numbers
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
-    REST_ARGUMENTS,
-    ServingClient,
-    ServingError,
-    reason,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer, find_servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import version_lines
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import remove
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_models_prune import (
@@ -111,7 +119,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     delete_leftovers,
     plan_listed,
     plan_unlisted,
-    used_versions,
     version_sizes,
     wait_for_release,
 )
@@ -129,42 +136,41 @@ def make_plans(params: dict[str, Any]) -> list[Plan]:
     return plans + plan_unlisted(base_path, {plan.model for plan in plans}, params["purge"])
 
 
-def leave_out_configured(module: AnsibleModule, plans: list[Plan]) -> list[Plan]:
-    """Return plans without the models that the server's configuration names, and warn of these. Raises OSError."""
-    config = Path(module.params["models_config"] or "/dev/null")
-    if not config.exists() or (module.check_mode and module.params["pending"] is not None):
-        return plans
-    text = config.read_text()
-    configured = [plan for plan in plans if plan.is_purged and f'"{plan.store.path}"' in text]
-    for plan in configured:
-        module.warn(f"{plan.model} stays, as it is in {config}; playbooks/serving.yml takes it out there")
-    return [plan for plan in plans if plan not in configured]
+def servers_to_ask(module: AnsibleModule) -> list[HostServer]:
+    """Return the servers whose word counts: in check mode, the play would have its own follow the catalogue first."""
+    params = module.params
+    models = [entry["name"] for entry in params["catalog"]]
+    servers = find_servers(module, params["unit"], params["config_path"], params["instances"], models)
+    is_announced = module.check_mode and params["pending"] is not None
+    return [server for server in servers if not (is_announced and server.is_ours)]
 
 
-def choose(module: AnsibleModule, plans: list[Plan]) -> dict[str, list[int]]:
-    """Return which versions of each model go, and warn about those that stay."""
-    if module.check_mode and module.params["pending"] is not None:
-        return {plan.model: plan.versions for plan in plans}
-    client = ServingClient.of(module.params)
-    try:
-        if module.check_mode:
-            used = used_versions(client, plans)
+def leave_out_configured(module: AnsibleModule, plans: list[Plan], servers: list[HostServer]) -> list[Plan]:
+    """Return plans without the purged models that a server is told to serve, and warn of these."""
+    left = []
+    for plan in plans:
+        told = [server for server in servers if plan.is_purged and server.names_of(plan.store.path) != set()]
+        if told:
+            where = " and ".join(server.config_name for server in told)
+            module.warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml takes it out there")
         else:
-            used = wait_for_release(client, plans, module.params["timeout_seconds"])
-    except (ServingError, OSError) as error:
-        text = reason(error) if isinstance(error, OSError) else str(error)
+            left.append(plan)
+    return left
+
+
+def choose(module: AnsibleModule, plans: list[Plan], servers: list[HostServer]) -> dict[str, list[int]]:
+    """Return which versions of each model go, and warn about those that stay."""
+    usage = wait_for_release(servers, plans, 0 if module.check_mode else module.params["timeout_seconds"])
+    for server, facts in usage.unknown.items():
         module.warn(
-            f"No version is removed, as {client.url} does not say which it uses: {text}. Start the server "
-            "(playbooks/serving.yml) or set tfserving_models_rest_api_port, and play playbooks/prune.yml"
+            f"No version of {', '.join(facts['models'])} is removed, as {server} does not say which it uses: "
+            f"{facts['reason']}. Start it (playbooks/serving.yml) or remove it, and rerun playbooks/prune.yml"
         )
-        return {plan.model: [] for plan in plans}
     unlisted = {plan.model for plan in plans if plan.is_purged}
-    for (model, version), why in used.items():
-        way_out = (
-            "playbooks/serving.yml takes it out of models.config" if model in unlisted else "see playbooks/status.yml"
-        )
-        module.warn(f"{model}/{version} stays, as it is {why}; {way_out}")
-    return {plan.model: [version for version in plan.versions if (plan.model, version) not in used] for plan in plans}
+    for (model, version), why in usage.versions.items():
+        fix = "playbooks/serving.yml takes it out of models.config" if model in unlisted else "see playbooks/status.yml"
+        module.warn(f"{model}/{version} stays, as it {why}; {fix}")
+    return {plan.model: usage.allowed(plan) for plan in plans}
 
 
 def warn_of_others(module: AnsibleModule, plan: Plan, removed: list[int]) -> None:
@@ -193,8 +199,9 @@ def versions_diff(plans: list[Plan], chosen: dict[str, list[int]]) -> dict[str, 
 
 def prune(module: AnsibleModule, removed: list[dict[str, Any]]) -> dict[str, Any]:
     """Add to removed what goes, and return the rest of the result. Raises OSError and ValueError."""
-    plans = leave_out_configured(module, make_plans(module.params))
-    chosen = choose(module, plans)
+    servers = servers_to_ask(module)
+    plans = leave_out_configured(module, make_plans(module.params), servers)
+    chosen = choose(module, plans, servers)
     result: dict[str, Any] = {"cleaned": []}
     if module._diff:
         result["diff"] = versions_diff(plans, chosen)
@@ -225,12 +232,13 @@ def prune(module: AnsibleModule, removed: list[dict[str, Any]]) -> dict[str, Any
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **REST_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "base_path": {"type": "path", "required": True},
             "keep": {"type": "int"},
             "purge": {"type": "bool", "default": False},
-            "models_config": {"type": "path"},
+            "unit": {"type": "str", "default": "tensorflow-model-server"},
+            "config_path": {"type": "path", "default": "/etc/tensorflow-serving"},
+            "instances": {"type": "list", "elements": "dict", "default": [{}]},
             "pending": {"type": "list", "elements": "dict"},
             "timeout_seconds": {"type": "int", "default": 15},
         },

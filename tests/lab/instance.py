@@ -234,7 +234,7 @@ def container_options(engine: Engine, instance: Instance, host: Host, addresses:
 
     With CAP_SYS_ADMIN, no seccomp filter and nothing masked, systemd boots to `running` and hardened units start;
     without the capability they fail with 226/NAMESPACE, and --privileged leaves systemd degraded. CAP_NET_ADMIN is for
-    nftables, in the container's own network.
+    nftables, in the container's own network. CAP_SYS_PTRACE lets root see whose a socket is, as on any machine.
     """
     names = [(name, addresses[other]) for other in addresses for name in (other.name, *other.aliases) if other != host]
     own_names = [(name, addresses[host]) for name in host.aliases] + [(name, LOOPBACK) for name in host.own_aliases]
@@ -248,6 +248,7 @@ def container_options(engine: Engine, instance: Instance, host: Host, addresses:
         "--systemd=always",
         "--cap-add=SYS_ADMIN",
         "--cap-add=NET_ADMIN",
+        "--cap-add=SYS_PTRACE",
         "--security-opt=seccomp=unconfined",
         "--security-opt=unmask=ALL",
         f"--hostname={host.name}",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import ssl
 import subprocess
+import time
 
 import grpc
 import pytest
 import requests
-from conftest import SERVING
+from conftest import PROJECT, SERVING
 
 HOSTS = ["debian12", "debian13a"]
 UNIT = "tensorflow-model-server"
@@ -366,6 +367,41 @@ def test_instances_come_and_go_without_touching_each_other(play, on):
     assert not play(SERVING, "--limit=debian13a").failed
     assert host.service(UNIT).is_running
     assert not host.file(f"/etc/systemd/system/{first}.service").exists
+
+
+def test_prune_asks_every_server_of_the_host(play, on):
+    """Neither is on the default port; the second does not run, is not in the inventory any more, and runs again."""
+    host, second = on("debian13a"), f"{UNIT}-second"
+    first = {"name": "first", "port": 8520, "rest_api_port": 8521, "models": ["MLP_custom"]}
+    prune = str(PROJECT / "playbooks" / "prune.yml")
+    both = {"tfserving_service_instances": [first, SECOND], "tfserving_models_keep": 1}
+    alone = both | {"tfserving_service_instances": [first]}
+    models = "/var/lib/tensorflow-serving/models"
+    played = play(SERVING, "--limit=debian13a", variables=both)
+    assert not played.failed, played.text
+    host.check_output(f"systemctl stop {second}")
+    host.check_output(f"cd {models}/MLP && cp -a 1 .2 && cp .manifest-1.json .manifest-2.json && mv .2 2")
+    for variables in (both, alone):
+        played = play(prune, "--limit=debian13a", variables=variables)
+        assert f"No version of MLP is removed, as {second}.service does not say" in played.words
+        assert played.changed() == 0
+    left = {"tfserving_models_catalog": [{"name": "MLP_custom", "source": "x"}], "tfserving_models_purge": True}
+    played = play(prune, "--limit=debian13a", variables=alone | left)
+    assert "MLP stays, as it is in /etc/tensorflow-serving/second/models.config" in played.words
+    assert host.file(f"{models}/MLP/1/saved_model.pb").exists
+
+    host.check_output(f"systemctl start {second}")
+    url, deadline = f"http://{address(host)}:8511/v1/models/MLP", time.monotonic() + 60
+    while not answers(on("infra"), url):
+        assert time.monotonic() < deadline
+    played = play(prune, "--limit=debian13a", variables=alone)
+    assert played.changed() == 1, played.text
+    assert not host.file(f"{models}/MLP/1").exists
+    assert host.file(f"{models}/MLP/2").exists
+
+    host.check_output(f"cd {models}/MLP && mv 2 .removed-2")
+    assert not play(SERVING, "--limit=debian13a").failed
+    assert host.service(UNIT).is_running
 
 
 def test_restart_is_drained_first_and_nothing_else_is(play, on, tmp_path):

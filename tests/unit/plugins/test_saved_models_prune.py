@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +17,11 @@ from saved_model_publishing import publish
 from stub_http import StubServer, unused_port
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
+    saved_models_prune as module_utils_prune,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import control_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     add_digests,
@@ -50,18 +55,19 @@ def store(base_path: Path) -> ModelStore:
 def prune(
     run_module: Callable[..., dict[str, Any]], base_path: Path, serving: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> Prune:
-    """Run the module for model MLP, of which one version is kept, with a server that knows no model.
+    """Run the module for model MLP, of which one version is kept, on a host with one server that knows no model.
 
     Its warnings are returned by themselves, as Ansible adds up those of all modules of a process.
     """
     said: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _, text: said.append(text))
 
-    def run(check: bool = False, **arguments: Any) -> dict[str, Any]:
+    def run(check: bool = False, servers: list[HostServer] | None = None, **arguments: Any) -> dict[str, Any]:
+        found = [running(serving.port)] if servers is None else servers
+        monkeypatch.setattr(saved_models_prune, "find_servers", lambda *_: found)
         settings = {
             "catalog": [{"name": "MLP", "source": "models/mlp"}],
             "base_path": str(base_path),
-            "rest_api_port": serving.port,
             "timeout_seconds": 0,
             "keep": 1,
         }
@@ -69,6 +75,35 @@ def prune(
         return {**run_module(saved_models_prune, check, **settings | arguments), "warnings": list(said)}
 
     return run
+
+
+class Server(HostServer):
+    """A server whose process is that of the tests: its REST port is in their control group."""
+
+    port = 0
+
+    @property
+    def flags(self) -> dict[str, str]:
+        return {"rest_api_port": str(self.port)}
+
+
+def running(port: int, name: str = "serving.service", **facts: Any) -> HostServer:
+    """Return a server that runs, with its REST port; facts are more of HostServer's."""
+    made = type("Running", (Server,), {"port": port})
+    server: HostServer = made(
+        name, **{"is_ours": True, "pid": os.getpid(), "cgroup": control_group(os.getpid())} | facts
+    )
+    return server
+
+
+def models_config(path: Path, *stores: ModelStore) -> Path:
+    """Write a models.config with these models."""
+    models = "".join(
+        f'config {{ name: "{store.path.name}" base_path: "{store.path}" model_platform: "tensorflow" }} '
+        for store in stores
+    )
+    path.write_text(f"model_config_list {{ {models}}}")
+    return path
 
 
 def publish_version(store: ModelStore, version: int, weights: bytes | None = None) -> None:
@@ -177,24 +212,23 @@ def test_version_in_use_stays_with_a_warning(store: ModelStore, prune: Prune, se
     for check in (True, False):
         result = prune(check)
         assert removed(result) == [("MLP", 1)]
-        assert f"MLP/2 stays, as it is {state} in the running server" in warnings(result)
+        assert f"MLP/2 stays, as it is {state} in serving.service" in warnings(result)
     assert names(store) == published_names(2, 3)
 
 
-def test_version_that_is_unloaded_meanwhile_goes(store: ModelStore, prune: Prune, serving: StubServer) -> None:
+def test_version_that_is_unloaded_meanwhile_goes(
+    store: ModelStore, prune: Prune, serving: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for version in (1, 2):
         publish_version(store, version)
     serving.answer_status("MLP", (1, "UNLOADING", "OK", ""), (2, "AVAILABLE", "OK", ""))
 
-    def unload() -> None:
-        while not serving.requests:
-            time.sleep(0.01)
+    def unload(_: float) -> None:
         serving.answer_status("MLP", (1, "END", "OK", ""), (2, "AVAILABLE", "OK", ""))
 
-    unloading = threading.Thread(target=unload)
-    unloading.start()
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=unload)
+    monkeypatch.setattr(module_utils_prune, "time", clock)
     result = prune(timeout_seconds=30)
-    unloading.join()
     assert (removed(result), warnings(result)) == ([("MLP", 1)], "")
     assert len(serving.requests) == 2
 
@@ -208,13 +242,14 @@ def test_server_is_not_asked_without_need(store: ModelStore, prune: Prune, servi
 def test_nothing_is_removed_where_nothing_answers(store: ModelStore, prune: Prune) -> None:
     for version in (1, 2):
         publish_version(store, version)
-    result = prune(rest_api_port=unused_port(), timeout_seconds=30)
+    port = unused_port()
+    result = prune(servers=[running(port)], timeout_seconds=30)
     assert removed(result) == []
-    assert "does not say which it uses: [Errno 111] Connection refused. Start the server" in warnings(result)
+    assert f"does not say which it uses: nothing listens on port {port}. Start it" in warnings(result)
     assert names(store) == published_names(1, 2)
 
 
-def test_nothing_at_all_is_removed_where_the_server_errs_about_one_model(
+def test_nothing_of_a_model_is_removed_that_the_server_errs_about(
     store: ModelStore, base_path: Path, prune: Prune, serving: StubServer
 ) -> None:
     for model in ("MLP", "CNN"):
@@ -222,8 +257,97 @@ def test_nothing_at_all_is_removed_where_the_server_errs_about_one_model(
             publish_version(ModelStore(base_path / model), version)
     serving.answer("/v1/models/CNN", {"error": "out of memory"}, 500)
     result = prune(catalog=[{"name": "MLP", "source": "m"}, {"name": "CNN", "source": "c"}])
+    assert removed(result) == [("MLP", 1)]
+    assert "No version of CNN is removed, as serving.service does not say which it uses: out of memory" in warnings(
+        result
+    )
+
+
+def test_version_stays_that_the_second_server_uses(
+    store: ModelStore, base_path: Path, prune: Prune, serving: StubServer
+) -> None:
+    """The first does not serve the model, and answers 404 for it, which says nothing of the second."""
+    for version in (1, 2):
+        publish_version(store, version)
+    with StubServer() as second:
+        second.answer_status("MLP", (1, "AVAILABLE", "OK", ""), (2, "END", "INTERNAL", "cannot be loaded"))
+        both = [running(serving.port), running(second.port, "second.service")]
+        for check in (True, False):
+            result = prune(check, servers=both)
+            assert removed(result) == []
+            assert "MLP/1 stays, as it is AVAILABLE in second.service" in warnings(result)
+        second.answer_status("MLP", (1, "END", "OK", ""), (2, "AVAILABLE", "OK", ""))
+        assert removed(prune(servers=both)) == [("MLP", 1)]
+
+
+def test_server_that_does_not_run_keeps_its_models_and_no_others(
+    store: ModelStore, base_path: Path, prune: Prune, serving: StubServer, tmp_path: Path
+) -> None:
+    stores = {name: ModelStore(base_path / name) for name in ("MLP", "ranking", "fraud")}
+    for one in stores.values():
+        for version in (1, 2):
+            publish_version(one, version)
+    config = models_config(tmp_path / "models.config", stores["ranking"])
+    down = HostServer("second.service", is_ours=True, configs=(config,), listed=frozenset(["fraud"]))
+    catalog = [{"name": name, "source": "m"} for name in stores]
+    result = prune(servers=[running(serving.port), down], catalog=catalog)
+    assert removed(result) == [("MLP", 1)]
+    assert (
+        "No version of ranking, fraud is removed, as second.service does not say which it uses: it does not run"
+        in warnings(result)
+    )
+
+
+def test_models_config_that_nobody_can_read_keeps_everything(store: ModelStore, prune: Prune, tmp_path: Path) -> None:
+    for version in (1, 2):
+        publish_version(store, version)
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list {")
+    assert removed(prune(servers=[HostServer("second.service", is_ours=True, configs=(config,))])) == []
+
+
+def test_version_stays_that_the_server_is_told_to_serve_and_does_not_know_yet(
+    store: ModelStore, prune: Prune, serving: StubServer, tmp_path: Path
+) -> None:
+    for version in (1, 2):
+        publish_version(store, version)
+    told = running(serving.port, configs=(models_config(tmp_path / "models.config", store),))
+    result = prune(servers=[told])
     assert removed(result) == []
-    assert "out of memory" in warnings(result)
+    assert "Could not find any versions of model MLP" in warnings(result)
+
+
+def test_answer_of_somebody_else_on_the_port_counts_for_nothing(
+    store: ModelStore, prune: Prune, serving: StubServer
+) -> None:
+    for version in (1, 2):
+        publish_version(store, version)
+    serving.answer_status("MLP", (1, "END", "OK", ""), (2, "AVAILABLE", "OK", ""))
+    result = prune(servers=[running(serving.port, cgroup="/system.slice/serving.service")])
+    assert removed(result) == []
+    assert f"port {serving.port} is held by pid {os.getpid()}" in warnings(result)
+
+
+def test_server_of_others_is_asked_for_the_models_that_it_has_from_here(
+    store: ModelStore, base_path: Path, prune: Prune, serving: StubServer, tmp_path: Path
+) -> None:
+    """It may call a model by another name, and see its directory at another path."""
+    for version in (1, 2):
+        publish_version(store, version)
+    (tmp_path / "mounted").symlink_to(base_path)
+    config = tmp_path / "models.config"
+    model = f'name: "digits" base_path: "{tmp_path}/mounted/MLP" model_platform: "tensorflow"'
+    config.write_text(f"model_config_list {{ config {{ {model} }} }}")
+    serving.answer_status("digits", (1, "AVAILABLE", "OK", ""))
+    other = running(serving.port, "pid 7, tensorflow_model", is_ours=False, configs=(config,))
+    for pending in (None, []):
+        result = prune(True, servers=[other], pending=pending)
+        assert removed(result) == []
+        assert "MLP/1 stays, as it is AVAILABLE in pid 7, tensorflow_model" in warnings(result)
+    config.write_text("model_config_list { }")
+    serving.requests.clear()
+    assert removed(prune(servers=[other])) == [("MLP", 1)]
+    assert serving.requests == []
 
 
 # Check mode
@@ -326,31 +450,37 @@ def test_purge_leaves_what_the_server_still_serves(base_path: Path, prune: Prune
     assert removed(result) == [("gone", 1)]
     assert names(gone) == published_names(2)
     assert warnings(result) == (
-        "gone/2 stays, as it is AVAILABLE in the running server; playbooks/serving.yml takes it out of models.config"
+        "gone/2 stays, as it is AVAILABLE in serving.service; playbooks/serving.yml takes it out of models.config"
     )
 
 
-def test_purge_leaves_a_model_that_the_server_is_told_to_serve(base_path: Path, prune: Prune, tmp_path: Path) -> None:
+def test_purge_leaves_a_model_that_any_models_config_names(
+    base_path: Path, prune: Prune, serving: StubServer, tmp_path: Path
+) -> None:
     """None of its versions can be loaded, so the server uses none; but it polls nothing more without its base path."""
     gone = ModelStore(base_path / "gone")
     publish_version(gone, 1)
-    config = tmp_path / "models.config"
-    config.write_text(f'model_config_list {{ config {{ name: "gone" base_path: "{gone.path}" }} }}')
-    result = prune(purge=True, models_config=str(config))
+    config = models_config(tmp_path / "models.config", gone)
+    servers = [running(serving.port), HostServer("second.service", is_ours=True, configs=(config,))]
+    result = prune(purge=True, servers=servers)
     assert (removed(result), result["cleaned"]) == ([], [])
     assert warnings(result) == f"gone stays, as it is in {config}; playbooks/serving.yml takes it out there"
-    assert removed(prune(purge=True, models_config=str(config), check=True, pending=[])) == [("gone", 1)]
-    config.write_text("model_config_list {}")
-    assert removed(prune(purge=True, models_config=str(config))) == [("gone", 1)]
+    assert removed(prune(purge=True, servers=servers, check=True, pending=[])) == [("gone", 1)]
+    models_config(config)
+    assert removed(prune(purge=True, servers=servers)) == [("gone", 1)]
 
 
-def test_way_back_stays_while_the_server_has_nothing_else(store: ModelStore, prune: Prune, serving: StubServer) -> None:
+def test_older_version_stays_while_the_server_has_nothing_else(
+    store: ModelStore, prune: Prune, serving: StubServer
+) -> None:
     publish_version(store, 1)
     publish_version(store, 2)
     serving.answer_status("MLP", (2, "END", "INTERNAL", "cannot be loaded"))
     result = prune()
     assert removed(result) == []
-    assert "MLP/1 stays, as it is a way back while no version is AVAILABLE in the running server" in warnings(result)
+    assert "MLP/1 stays, as it may be needed by serving.service, which has no version of it AVAILABLE" in warnings(
+        result
+    )
 
 
 def test_purge_leaves_what_others_put_there(base_path: Path, prune: Prune) -> None:
