@@ -78,6 +78,7 @@ ARGUMENT_SPEC = {
     "base_path": {"type": "path", "required": True},
     "group": {"type": "str", "required": True},
     "keep": {"type": "int"},
+    "retry_withdrawn": {"type": "bool", "default": False},
     **FETCH_SPEC,
 }
 
@@ -129,7 +130,8 @@ class ActionModule(ActionBase):
                 name: {int(version): one["stamp"] for version, one in host["models"][name].items()} for name in names
             }
             self._known = {name for name in names if any(self._stamps[name].values())}
-            transfers = self._plan(models, host["models"])
+            self._withdrawn: list[dict[str, Any]] = []
+            transfers = self._plan(models, host["models"], host["withdrawn"])
             self._check_room(transfers, models, host)
             published = [self._describe(one) for one in transfers]
             is_changed = bool(transfers) or not self._is_base_path_right(host["base_path"])
@@ -140,7 +142,14 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = {
             "changed": is_changed,
             "published": [{key: one[key] for key in ("model", "version", "bytes")} for one in published],
+            "withdrawn": self._withdrawn,
         }
+        if self._withdrawn:
+            result["ansible_stats"] = {
+                "data": {"withdrawn": " ".join(self._withdrawn_text(one) for one in self._withdrawn)},
+                "per_host": True,
+                "aggregate": False,
+            }
         if self._task.diff:
             result["diff"] = [self._versions_diff(host["models"], published)]
             result["diff"] += self._signatures_diffs(host["models"], published)
@@ -162,10 +171,11 @@ class ActionModule(ActionBase):
                 ]
             )
 
-    def _plan(self, models: list[Model], present: dict[str, Any]) -> list[Transfer]:
+    def _plan(self, models: list[Model], present: dict[str, Any], withdrawn: dict[str, Any]) -> list[Transfer]:
         """Return what the host lacks. Raises CatalogError for what must not be published.
 
-        The newest version of a model is the first, so that a server that follows the latest loads no other.
+        The newest version of a model is the first, so that a server that follows the latest loads no other. What was
+        withdrawn from the host with the same files is none of it.
         """
         problems: list[str] = []
         transfers: list[Transfer] = []
@@ -173,9 +183,12 @@ class ActionModule(ActionBase):
             on_host = {int(version): facts for version, facts in present[model.name].items()}
             available = {*on_host, *model.versions}
             problems += check_served(model, available)
-            retained = retained_versions(model.keep, model.policy, model.labels, available)
+            refused = self._refused(model, withdrawn[model.name])
+            retained = retained_versions(model.keep, model.policy, model.labels, available - refused)
             for version in reversed(model.versions):
                 try:
+                    if version in refused:
+                        continue
                     if version not in on_host:
                         if version in retained:
                             transfers.append(self._transfer(model, version))
@@ -200,25 +213,52 @@ class ActionModule(ActionBase):
         signatures = signatures_of(model.sources[version], files, model.contract)
         return Transfer(model, version, files, signatures, warmup_files(model.name, model.warmup, files, signatures))
 
+    def _refused(self, model: Model, marks: dict[str, Any]) -> set[int]:
+        """Return the versions that were withdrawn from the host as the catalogue has them, and note each."""
+        refused = set()
+        for version in model.versions:
+            mark = marks.get(str(version))
+            if mark and not self._args["retry_withdrawn"] and len(set(self._digests(model, version, mark))) == 1:
+                refused.add(version)
+                self._withdrawn.append(
+                    {"model": model.name, "version": version, **{key: mark[key] for key in ("reason", "time")}}
+                )
+        return refused
+
     @staticmethod
-    def _check_unchanged(model: Model, version: int, facts: dict[str, Any], free_number: int) -> None:
-        """Raise SavedModelError where what the catalogue has is not what was published under its number."""
+    def _withdrawn_text(one: dict[str, Any]) -> str:
+        return (
+            f"{one['model']} version {one['version']} was withdrawn at {one['time']} and is not published again "
+            f"({one['reason']}). Export a mended one under a new number, or rerun with "
+            "-e tfserving_models_retry_withdrawn=true."
+        )
+
+    @staticmethod
+    def _digests(model: Model, version: int, facts: dict[str, Any]) -> tuple[str, str]:
+        """Return the digest of what is or was on the host, of which facts tell, and of what the catalogue has."""
         if version in model.sources:
-            source, files = str(model.sources[version]), model.files[version]
+            files = model.files[version]
             if facts["stamp"] == tree_stamp(files):
-                return
-            published, found = facts["digest"], tree_digest(digested(model.sources[version], files))
-            if published != found:  # a source that was damaged is not to be exported under another number
-                signatures_of(model.sources[version], files, model.contract)
-        else:
-            source, found = "digests of the catalogue", model.pulls[version].digest
-            # A version that came in another way has no digest of an archive to compare.
-            published = (facts["source_digest"] or found) if model.pulls[version].is_archive else facts["digest"]
-        if published != found:
-            raise SavedModelError(
-                f"version {version} is published with sha256 {published}, but {source} now has {found}; a published "
-                f"version is never changed, so export this one as version {free_number}"
-            )
+                return facts["digest"], facts["digest"]
+            return facts["digest"], tree_digest(digested(model.sources[version], files))
+        found = model.pulls[version].digest
+        # A version that came in another way has no digest of an archive to compare.
+        return (facts["source_digest"] or found) if model.pulls[version].is_archive else facts["digest"], found
+
+    @classmethod
+    def _check_unchanged(cls, model: Model, version: int, facts: dict[str, Any], free_number: int) -> None:
+        """Raise SavedModelError where what the catalogue has is not what was published under its number."""
+        published, found = cls._digests(model, version, facts)
+        if published == found:
+            return
+        source = "digests of the catalogue"
+        if version in model.sources:  # one that was damaged is not to be exported under another number
+            source = str(model.sources[version])
+            signatures_of(model.sources[version], model.files[version], model.contract)
+        raise SavedModelError(
+            f"version {version} is published with sha256 {published}, but {source} now has {found}; a published "
+            f"version is never changed, so export this one as version {free_number}"
+        )
 
     def _check_room(self, transfers: list[Transfer], models: list[Model], host: dict[str, Any]) -> None:
         """Fail where the host has no room for what is pushed to it; what it fetches it checks by itself."""

@@ -28,10 +28,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write all of a file or nothing, whenever this process is killed. Raises OSError."""
+def write_json(path: Path, content: Any, mode: int = 0o644) -> None:
+    """Write all of a file or nothing, whenever this process is killed or the host loses power. Raises OSError."""
     new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(content))
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
     new.replace(path)
 
 

@@ -31,6 +31,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_f
 
 PROGRAM = "tensorflow_model_server"
 DEFAULT_MODEL_NAME = "default"  # of --model_name
+DEFAULT_GRPC_PORT = 8500  # of --port
 REQUEST_TIMEOUT_SECONDS = 10
 
 
@@ -62,7 +63,8 @@ class HostServer:
         port = int(self.flags.get("rest_api_port") or 0)
         if not port:
             raise ConnectionError("it has no REST port")
-        return ServingClient("127.0.0.1", port, REQUEST_TIMEOUT_SECONDS, lambda: self.cgroup)
+        grpc_port = int(self.flags.get("port") or DEFAULT_GRPC_PORT)
+        return ServingClient("127.0.0.1", port, REQUEST_TIMEOUT_SECONDS, lambda: self.cgroup, grpc_port)
 
     def models(self) -> dict[str, Path] | None:
         """Return where it has its models, by name, as this process sees that; None where nobody can tell."""
@@ -155,6 +157,15 @@ def command_line(pid: int) -> list[str]:
         return Path(PROC, str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return []
+
+
+def process_environment(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with, none where it is gone. Only root may see it."""
+    try:
+        words = Path(PROC, str(pid), "environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def process_flags(pid: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NoReturn, Protocol
+from typing import Any, Callable, Dict, List, NoReturn
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
     Model,
@@ -20,6 +20,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     read_policy,
     served_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
     ServingClient,
     ServingError,
@@ -28,12 +29,18 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest i
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import published_versions
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
     MAX_RESTARTS,
+    POLL_SECONDS,
     SETTLE_SECONDS,
-    Line,
+    NotServed,
+    Refusals,
+    Unit,
+    foreign_port,
     missing_versions,
     refusals,
+    seen,
     stuck_lines,
     unanswered_samples,
+    unfinished,
 )
 
 # ModelConfigs by the names of their models, as server_config.parse_models_config returns them.
@@ -43,7 +50,6 @@ Versions = Dict[str, List[int]]
 # What labels lead to, by model and label; None where a label leads nowhere.
 Labels = Dict[str, Dict[str, Any]]
 
-POLL_SECONDS = 0.5
 # For the server to read the file once its time to look at it has come.
 REACTION_SECONDS = 3.0
 # A server that looks for what is not there says so each second.
@@ -54,12 +60,17 @@ NOISE_SECONDS = 3.0
 
 
 def catalog_models(
-    catalog: list[dict[str, Any]], base_path: Path, published: Versions
+    catalog: list[dict[str, Any]],
+    base_path: Path,
+    published: Versions,
+    withdrawn: Versions | None = None,
+    current: Models | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the ModelConfigs of a catalogue, in its order, and what is wrong with it.
 
     Where a model has labels, its latest versions are listed one by one: else the server would drop a version as soon
-    as a newer one is published, while the label still leads to it.
+    as a newer one is published, while the label still leads to it. A model whose entry asks for a version that was
+    withdrawn stays as it is in current, the file that lies there; one that never served is left out.
     """
     models, problems = [], []
     names = [entry["name"] for entry in catalog]
@@ -73,6 +84,11 @@ def catalog_models(
             problems.append(f"model {name}: {error}")
             continue
         versions = published.get(name, [])
+        refused = set((withdrawn or {}).get(name, [])) - set(versions)
+        if refused & {*policy.get("specific", {}).get("versions", []), *labels.values()} or (refused and not versions):
+            if versions and name in (current or {}):
+                models.append((current or {})[name])
+            continue
         if versions:
             problems += check_served(Model(name, policy=policy, labels=labels), versions)
         if labels and versions and "latest" in policy:
@@ -111,6 +127,12 @@ def wanted_versions(model: dict[str, Any], published: list[int]) -> list[int]:
     if "specific" in policy:
         return served_versions({"specific": {"versions": policy["specific"].get("versions", [])}}, published)
     return served_versions({"all": {}} if "all" in policy else {"latest": {"num_versions": 1}}, published)
+
+
+def expected_versions(models: Models) -> Versions:
+    """Return the versions of each model that a server with these ModelConfigs serves of what is on disk."""
+    published = published_of(models)
+    return {name: wanted_versions(model, published[name]) for name, model in models.items()}
 
 
 def unservable(models: Models) -> list[str]:
@@ -212,7 +234,7 @@ def _way_step(purpose: str, old: Models, new: Models, published: Versions, avail
 # Going there
 
 
-class NotTaken(Exception):
+class NotTaken(NotServed):
     """The server has not taken a file. The text says what it was waited for, without the log."""
 
 
@@ -222,18 +244,6 @@ class Refused(NotTaken):
 
 class Stuck(NotTaken):
     """The server takes no file any more, whatever it says. Only a restart helps."""
-
-
-class Unit(Protocol):
-    """The service that the server runs in."""
-
-    name: str
-
-    def state(self) -> tuple[str, int]:
-        """Return systemd's ActiveState and NRestarts."""
-
-    def log(self, since: float) -> list[Line]:
-        """Return the log from a moment in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -300,10 +310,13 @@ class LiveConfig:
         self._answered: set[tuple[str, int]] = set()
         self.steps: list[str] = []  # the purposes of the files that were written
 
-    def missing(self, step: Step) -> tuple[list[str], list[str]]:
-        """Return what a server has not done of a step, and what of that it will never do, both as text."""
-        waiting, ended = missing_versions(self._client, step.available)
+    def missing(self, step: Step) -> tuple[list[str], Refusals]:
+        """Return what a server has not done of a step as text, and the versions that it will never serve.
+
+        Raises NotTaken where somebody else's answers would be taken for the server's.
+        """
         try:
+            waiting, ended = missing_versions(self._client, step.available)
             for name, versions in step.gone.items():
                 waiting += self._not_gone(name, versions)
             for name, labels in step.labels.items():
@@ -312,8 +325,10 @@ class LiveConfig:
                     if found != version:
                         leads, should = (one or "nowhere" for one in (found, version))
                         waiting.append(f"label {label} of {name} leads to {leads} instead of {should}")
+        except ForeignListener as error:
+            raise NotTaken(foreign_port(error, self._unit.name)) from error
         except OSError as error:
-            return [f"{self._client.url} does not answer: {reason(error)}"], []
+            return [f"{self._client.url} does not answer: {reason(error)}"], {}
         return waiting, ended
 
     def _not_gone(self, name: str, versions: list[int]) -> list[str]:
@@ -326,19 +341,17 @@ class LiveConfig:
 
     def is_taken(self, models: Models) -> bool:
         """Say at a glance whether the server does what a file says."""
-        return self.missing(self._final(models)) == ([], []) and not self._stuck(time.time() - NOISE_SECONDS)
+        return self.missing(self._final(models)) == ([], {}) and not self._stuck(time.time() - NOISE_SECONDS)
 
     def settle(self, models: Models) -> None:
         """Wait until the server does what the file says that lies there. Raises NotTaken or Stuck."""
         step = self._final(models)
-        is_visible = self.missing(step) != ([], [])
+        is_visible = self.missing(step) != ([], {})
         self._wait(step, observe(self._client, models), time.time(), is_visible)
 
     def _final(self, models: Models) -> Step:
-        published = published_of(models)
-        wanted = {name: wanted_versions(model, published[name]) for name, model in models.items()}
         labels = {name: dict(model.get("version_labels", {})) for name, model in models.items()}
-        return Step("take the file", models, wanted, labels)
+        return Step("take the file", models, expected_versions(models), labels)
 
     def replace(self, old: Models, new: Models, text: str, published: Versions | None = None) -> None:
         """Go from the file that lies there to new, whose text is given; published limits what is waited for.
@@ -347,9 +360,7 @@ class LiveConfig:
         """
         now = observe(self._client, old, new)
         if not now.answers:
-            # It starts, or cannot: nobody is served, and it reads the file once it has started.
-            self._go(self._final(new), text)
-            return
+            raise NotTaken(f"{self._unit.name} does not answer")
         steps = plan(old, new, published or published_of({**old, **new}), now.available, now.labels)
         for number, step in enumerate(steps, start=1):
             is_last = step is steps[-1]
@@ -360,7 +371,7 @@ class LiveConfig:
         problems = unservable(step.models)
         if problems:
             raise NotTaken("a model was taken away in the meantime: " + "; ".join(problems))
-        is_visible = self.missing(step) != ([], [])
+        is_visible = self.missing(step) != ([], {})
         at_start = observe(self._client, step.models)
         self._write(text)
         self.steps.append(step.purpose)
@@ -419,11 +430,11 @@ class LiveConfig:
             self._check_unit(restarts_before)
             ended_since = (ended_since or elapsed) if ended else None
             if ended_since is not None and elapsed - ended_since > SETTLE_SECONDS and has_looked:
-                raise NotTaken("The server cannot load " + "; ".join(ended))
+                raise NotTaken("The server cannot load " + "; ".join(ended.values()), ended)
             if has_looked:
                 self._check_stuck(step, written)
             if elapsed > self._timeout_seconds + self._poll_wait_seconds:
-                self._give_up(step, waiting, at_start)
+                self._give_up(step, waiting, at_start, written)
             time.sleep(POLL_SECONDS)
 
     def _unproven(self, step: Step) -> list[str]:
@@ -435,7 +446,7 @@ class LiveConfig:
         }
         waiting, refused = unanswered_samples(self._client, open_versions, self._samples)
         if refused:
-            raise NotTaken("; ".join(refused))
+            raise NotTaken("; ".join(refused.values()), refused)
         if not waiting:
             self._answered |= {(name, version) for name, versions in open_versions.items() for version in versions}
         return waiting
@@ -451,15 +462,14 @@ class LiveConfig:
         """Raise Refused for a refusal of this file; the one before may have been refused just after its end."""
         found = refusals(self._unit.log(written))
         if found and (len(found) > 1 or found[-1].time > written + 1):
-            raise Refused("The server refuses the file: " + found[-1].text.split("] ", 1)[-1])
+            raise Refused("The server refuses the file: " + found[-1].words)
 
     def _check_stuck(self, step: Step, written: float) -> None:
         """Raise Stuck when the server looks for a model that the file it should have taken does not have."""
         found = self._stuck(max(written + self._poll_wait_seconds, time.time() - NOISE_SECONDS))
         if len(found) < 2:
             return
-        model, path, text = found[-1]
-        words = text.split("] ", 1)[-1]
+        model, path, words = found[-1]
         if any(path == one.get("base_path") for one in step.models.values()):
             if not published_of(step.models).get(model):
                 raise NotTaken(f"the versions of model {model} were taken away in the meantime: {words}")
@@ -469,14 +479,13 @@ class LiveConfig:
             f"and takes no file any more ({words})"
         )
 
-    def _give_up(self, step: Step, waiting: list[str], at_start: Observed) -> NoReturn:
-        what = f"after {self._timeout_seconds:g} s still waiting (timeout_seconds): " + "; ".join(waiting)
+    def _give_up(self, step: Step, waiting: list[str], at_start: Observed, written: float) -> NoReturn:
+        what = f"After {self._timeout_seconds:g} s still waiting (timeout_seconds): " + "; ".join(waiting)
         now = observe(self._client, step.models)
         is_loading = any(
             state not in ("AVAILABLE", "END") for states in now.states.values() for state in states.values()
         )
-        if not now.answers:
-            raise Stuck(f"{self._unit.name} has opened no port: it still waits for a model of its start; {what}")
-        if now == at_start and not is_loading:
-            raise Stuck(f"{self._unit.name} is stuck: it has neither taken nor refused the file; {what}")
-        raise NotTaken(what[0].upper() + what[1:])
+        what = f"{what}. Seen: {seen(self._client, self._unit, written)}"
+        if now.answers and now == at_start and not is_loading:
+            raise Stuck(f"{self._unit.name} has neither taken nor refused the file. {what}")
+        raise NotTaken(what, unfinished(self._client, step.available))

@@ -33,22 +33,29 @@ class ServingError(Exception):
 class ServingClient:
     """Talks to one server. Every method raises ServingError, or OSError where the server cannot be reached.
 
-    With cgroup, which returns the control group of the server's unit, an answer counts only if all that listens on the
-    port is in there, before and after. Else check_port's errors are raised.
+    With cgroup, which returns the control group of the server's unit, an answer counts only if all that listens on its
+    ports is in there, before and after; grpc_port is 0 where it has none. Else check_port's errors are raised.
     """
 
-    def __init__(self, host: str, port: int, timeout_seconds: float, cgroup: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_seconds: float,
+        cgroup: Callable[[], str] | None = None,
+        grpc_port: int = 0,
+    ) -> None:
         self.url = f"http://{host}:{port}/v1/models/"
-        self.port = port
+        self._ports = {"REST": port, **({"gRPC": grpc_port} if grpc_port else {})}
         self._timeout_seconds = timeout_seconds
         self._cgroup = cgroup
         # Straight to the server: a proxy in the environment is for the world outside.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     @classmethod
-    def of(cls, params: dict[str, Any]) -> ServingClient:
-        """Return the client that a module's REST_ARGUMENTS ask for."""
-        return cls(params["host"], params["rest_api_port"], params["request_timeout_seconds"])
+    def of(cls, params: dict[str, Any], cgroup: Callable[[], str] | None = None, grpc_port: int = 0) -> ServingClient:
+        """Return the client that a module's REST_ARGUMENTS ask for; the rest is as for the class."""
+        return cls(params["host"], params["rest_api_port"], params["request_timeout_seconds"], cgroup, grpc_port)
 
     def status(self, model: str) -> dict[int, dict[str, str]]:
         """Return {version: {state, error_code, error_message}} of a model; unloaded versions stay, as END."""
@@ -80,9 +87,27 @@ class ServingClient:
         return self._request(lambda answer: list(answer["predictions"]), path, body)
 
     def check_identity(self) -> None:
-        """Raise ConnectionError unless the port is the server's own."""
+        """Raise ConnectionError unless the ports are the server's own."""
         if self._cgroup:
-            check_port(self.port, self._cgroup())
+            cgroup = self._cgroup()
+            for port in self._ports.values():
+                check_port(port, cgroup)
+
+    def port_states(self) -> list[str]:
+        """Return what can be seen of the ports: whether each is the server's own, and whether REST says anything."""
+        states = []
+        for name, port in self._ports.items():
+            try:
+                check_port(port, self._cgroup() if self._cgroup else "")
+                states.append(f"{name} has port {port} open")
+            except OSError as error:
+                states.append(str(error))
+        try:
+            self._ask(lambda _: None, "")
+        except (ServingError, OSError) as error:
+            is_silent = not isinstance(error, ServingError)
+            states.append(f"REST is silent ({reason(error)})" if is_silent else "REST answers")
+        return states
 
     def _request(self, read: Callable[[Any], T], path: str, body: dict[str, Any] | None = None) -> T:
         """Return what read makes of the JSON that is answered."""
@@ -92,7 +117,7 @@ class ServingClient:
         finally:
             self.check_identity()
 
-    def _ask(self, read: Callable[[Any], T], path: str, body: dict[str, Any] | None) -> T:
+    def _ask(self, read: Callable[[Any], T], path: str, body: dict[str, Any] | None = None) -> T:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310
         try:
@@ -112,6 +137,6 @@ def _error_text(error: urllib.error.HTTPError) -> str:
         return f"HTTP {error.code} {error.reason}"
 
 
-def reason(error: OSError) -> str:
+def reason(error: Exception) -> str:
     """Return an error of the connection in words, without urllib's wrapping."""
     return str(getattr(error, "reason", error))

@@ -84,6 +84,18 @@ class ModelStore:
         """What a host remembers of a version that it fetches by itself."""
         return self.path / f".staging-{version}.download"
 
+    def unproven(self, version: int) -> Path:
+        """There as long as no server has served the version."""
+        return self.path / f".unproven-{version}"
+
+    def withdrawn(self, version: int) -> Path:
+        """The version after a server has refused it."""
+        return self.path / f".withdrawn-{version}"
+
+    def withdrawn_mark(self, version: int) -> Path:
+        """Why it was withdrawn."""
+        return self.path / f".withdrawn-{version}.json"
+
     def removed(self, version: int) -> Path:
         """The version on its way out."""
         return self.path / f".removed-{version}"
@@ -168,7 +180,7 @@ def stage(
     """
     make_directory(store.path, group_id)
     staging, basis = store.staging(version), store.basis(version)
-    _remove_tree(basis)
+    remove_tree(basis)
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         staging.unlink()
     staging.mkdir(mode=STAGING_MODE, exist_ok=True)
@@ -209,7 +221,7 @@ def compose(store: ModelStore, version: int, patches: Patches) -> None:
                 file.seek(offset)
                 file.write(data.read(length))
         os.utime(target, ns=(patch["mtime_ns"], patch["mtime_ns"]))
-    _remove_tree(staging / PATCHES)
+    remove_tree(staging / PATCHES)
 
 
 def examine(store: ModelStore, version: int, group_id: int, shared: Mapping[str, str]) -> Files:
@@ -246,10 +258,13 @@ def release(
         folder.chmod(DIRECTORY_MODE)
         sync(folder)
     _write_manifest(store.manifest(version), files, {**extra, "generated": added})
+    store.unproven(version).touch()
     os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
     sync(store.path)
-    _remove_tree(store.basis(version))
-    _remove_tree(store.download(version))
+    store.withdrawn_mark(version).unlink(missing_ok=True)
+    remove_tree(store.withdrawn(version))
+    remove_tree(store.basis(version))
+    remove_tree(store.download(version))
 
 
 def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:
@@ -265,11 +280,12 @@ def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:
 def remove(store: ModelStore, version: int) -> None:
     """Take a published version away: by one rename, and then its files, so that the server never sees a part of it."""
     removed = store.removed(version)
-    _remove_tree(removed)
+    remove_tree(removed)
     os.rename(store.path / store.published()[version], removed)  # noqa: PTH104 - as it came
     sync(store.path)
-    _remove_tree(removed)
+    remove_tree(removed)
     store.manifest(version).unlink()
+    store.unproven(version).unlink(missing_ok=True)
 
 
 def own(staging: Path, group_id: int) -> None:
@@ -469,7 +485,8 @@ def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
     sync(path.parent)
 
 
-def _remove_tree(path: Path) -> None:
+def remove_tree(path: Path) -> None:
+    """Delete a directory of root's, or a link to one, where there is any. Raises OSError."""
     if path.is_symlink():
         path.unlink()
     elif path.exists():

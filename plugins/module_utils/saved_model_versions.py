@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
 
 FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
 
@@ -18,6 +19,7 @@ def look(base_path: str, models: list[str]) -> dict[str, Any]:
     """Return the result of the module saved_model_versions_info for these models."""
     return {
         "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
+        "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
         "base_path": describe_directory(Path(base_path)),
         "free": free_room(Path(base_path)),
     }

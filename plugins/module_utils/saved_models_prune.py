@@ -33,8 +33,10 @@ HTTP_NOT_FOUND = 404
 
 # What ModelStore names beside a version, and what its writers add to that.
 _BESIDE = re.compile(
-    r"\.(?:(?P<removed>removed)|(?P<staging>(?:staging|basis))|(?P<manifest>manifest))-(?P<version>[0-9]+)(?:\.[a-z]+)?"
+    r"\.(?:(?P<removed>removed|withdrawn)|(?P<staging>staging|basis)|(?P<manifest>manifest|unproven))"
+    r"-(?P<version>[0-9]+)(?P<suffix>(?:\.[a-z]+)*)"
 )
+_MARK = ".json"  # the suffix of what outlives a version that was withdrawn
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def plan_unlisted(base_path: Path, listed: set[str], purge: bool) -> list[Plan]:
         found = leftovers(store, lambda _: False)
         if purge:
             ours = sorted(version for version in store.published() if store.manifest(version).exists())
+            found += sorted(store.path.glob(f".withdrawn-*{_MARK}"))
             plans.append(Plan(entry.name, store, ours, [], found, is_purged=True))
         else:
             plans.append(
@@ -118,11 +121,13 @@ def leftovers(store: ModelStore, is_wanted: Callable[[int], bool]) -> list[Path]
     matches = [match for match in map(_BESIDE.fullmatch, names) if match]
     arriving = {int(match["version"]) for match in matches if match["staging"] and is_wanted(int(match["version"]))}
     published = store.published()
-    removed, unwanted, manifests = [], [], []
+    removed: list[Path] = []
+    unwanted: list[Path] = []
+    manifests: list[Path] = []
     for match in matches:
         version, path = int(match["version"]), store.path / match.group()
         if match["removed"]:
-            removed.append(path)
+            removed += [] if match["suffix"] == _MARK else [path]
         elif match["staging"] and version not in arriving:
             unwanted.append(path)
         elif match["manifest"] and version not in arriving and version not in published:

@@ -48,13 +48,7 @@ _POLICY = Message(
     },
     (frozenset({"latest", "all", "specific"}),),
 )
-_LOGGING = Message(
-    "LoggingConfig",
-    {
-        "log_collector_config": _one(Message("LogCollectorConfig", _scalars("string", "type", "filename_prefix"))),
-        "sampling_config": _one(Message("SamplingConfig", _scalars("double", "sampling_rate"))),
-    },
-)
+# Without logging_config, which a server that is built without a request logger refuses with the whole file.
 _MODEL = Message(
     "ModelConfig",
     {
@@ -63,7 +57,6 @@ _MODEL = Message(
         **_scalars("string", "model_platform"),
         "model_version_policy": _one(_POLICY),
         "version_labels": _map(Field("int64")),
-        "logging_config": _one(_LOGGING),
     },
 )
 MODEL_SERVER_CONFIG = Message(

@@ -57,6 +57,14 @@ _REFUSED = {
 }
 
 
+# With less the server starts and does not serve, as was seen.
+_LEAST = {
+    "file_system_poll_wait_seconds": (1, "the server would not see versions that are published later, or none at all"),
+    "model_config_file_poll_wait_seconds": (0, "the server would not take changes of models"),
+    "rest_api_num_threads": (2, "with one thread REST answers nothing"),
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     """A flag that the role sets. value is None where it leaves the flag to the server; variable is where it is set."""
@@ -161,7 +169,17 @@ def _combinations(values: dict[str, str], variables: dict[str, str], where: str)
     def by(name: str) -> str:
         return variables.get(name, f"{name} in {where}")
 
-    problems = []
+    problems = [
+        f"{by(name)} is {values[name]}; it has to be at least {least}: {why}."
+        for name, (least, why) in _LEAST.items()
+        if name in values and int(values[name]) < least
+    ]
+    arguments = values.get("grpc_channel_arguments", "")
+    if arguments and not all("=" in one for one in arguments.split(",")):
+        problems.append(
+            f"{by('grpc_channel_arguments')} is {arguments}; each argument has to be name=value, else the server "
+            "crashes."
+        )
     if "port" in values and values["port"] == values.get("rest_api_port"):
         problems.append(
             f"{by('port')} and {by('rest_api_port')} are both {values['port']}, and the server would run on without "

@@ -8,9 +8,11 @@ import configparser
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import holders, is_in
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import Setting, command_line
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import hides_warnings
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import quoted, quoted_argument
 
 UNIT_PATH = Path("/etc/systemd/system")
@@ -20,6 +22,8 @@ MARKER_SECTION = "X-Tfserving"
 MODELS_CONFIG = "models.config"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+# Without a second slash, which the server takes for a host, and not where the models are.
+_METRICS_PATH = re.compile(r"/(?!/)(?!v1(/|$)).+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CPUS = re.compile(r"[0-9]+(-[0-9]+)?([ ,]+[0-9]+(-[0-9]+)?)*")
 _MEMORY = re.compile(r"[0-9]+[KMGT]?|[0-9]+(\.[0-9]+)?%|infinity")
@@ -90,6 +94,11 @@ def instances(entries: list[dict[str, Any]], role: dict[str, Any], host: Host) -
     environment, and the values that an entry without one of its own takes.
     """
     problems: list[str] = []
+    if not _METRICS_PATH.fullmatch(role.get("monitoring_path") or "/metrics"):
+        problems.append(
+            f"tfserving_service_monitoring_path is {role['monitoring_path']}; it has to begin with one slash and not "
+            "with /v1/, where the models are."
+        )
     made = [_instance(entry, role, host, problems) for entry in entries]
     names = [one.name for one in made]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -139,6 +148,11 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     command, wrong = command_line(host.flags, settings, flags, f"{where}, flags" if name else "tfserving_service_flags")
     problems += wrong
     environment = {**role["environment"], **given.get("environment", {})}
+    if hides_warnings({key: _text(value) for key, value in environment.items()}):
+        problems.append(
+            f"{where}: TF_CPP_MIN_LOG_LEVEL is {environment['TF_CPP_MIN_LOG_LEVEL']}; it has to be 0 or 1, as a server "
+            "that takes no change of its models is told by its warnings."
+        )
     problems += [
         f"{where}: {key} is no name of an environment variable." for key in environment if not _VARIABLE.fullmatch(key)
     ]
@@ -202,6 +216,40 @@ def _placement(where: str, values: dict[str, Any], host: Host) -> list[str]:
                 f"{where}: {key} is {values[key]}; it has to be a size such as 24G, or a share such as 40%."
             )
     return problems
+
+
+def foreign_ports(made: Iterable[Instance], cgroups: Mapping[str, str]) -> list[str]:
+    """Return which ports of instances others listen on, and what to do; cgroups are those of the role's own units."""
+    problems = []
+    for one in made:
+        for key in ("port", "rest_api_port"):
+            port = getattr(one, key)
+            strangers = [
+                str(holder)
+                for holder in holders(port)
+                if not any(is_in(holder.cgroup, cgroup) for cgroup in cgroups.values())
+            ]
+            if strangers:
+                problems.append(
+                    f"{VARIABLE}: {_called(one.name)} cannot have its {key}: {port} is held by "
+                    f"{' and by '.join(strangers)}. Stop that, or choose another one (tfserving_service_{key})."
+                )
+    return problems
+
+
+def displaced(made: Iterable[Instance], cgroups: Mapping[str, str]) -> list[str]:
+    """Return the units of instances that listen on a port which another is to have; cgroups are those of all units."""
+    there = list(made)
+    return sorted(
+        {
+            other.unit
+            for one in there
+            for port in (one.port, one.rest_api_port)
+            for holder in holders(port)
+            for other in there
+            if other is not one and is_in(holder.cgroup, cgroups.get(other.unit, ""))
+        }
+    )
 
 
 def marked_units(unit: str, config_path: str, unit_path: Path = UNIT_PATH) -> dict[str, dict[str, str]]:

@@ -21,6 +21,12 @@ description:
     others, and then only a restart helps.
   - When somebody else has brought the server into that state, the module says so. The file is right then and stays for
     the next start.
+  - An answer counts only if every socket that listens on the server's ports belongs to O(unit).
+  - A server that answers nothing, as it waits for a model of its start or has start settings with which it cannot
+    serve, is not waited for. It gets the file and has to be restarted to read it.
+  - So has a server whose TF_CPP_MIN_LOG_LEVEL hides warnings, as a file that is not taken is seen in the log only.
+  - A model of which O(catalog) asks for a version that was withdrawn stays as the file has it; one that never served is
+    left out.
   - The latest versions of a model with labels are listed one by one in the file. Else the server would drop a version
     whose label has not moved yet as soon as a newer one is published.
   - Where no server runs, the file is only written.
@@ -108,9 +114,14 @@ restart_reason:
   description: Why, or nothing.
   returned: success, not in check mode
   type: str
+refused:
+  description: The versions that the server will not serve, with their model's directory and the server's words.
+  returned: failure
+  type: list
+  elements: dict
+  sample: [{"model": "MLP", "version": 2, "path": "/var/lib/tensorflow-serving/models/MLP", "reason": "..."}]
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -121,7 +132,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     CATALOG_OPTIONS,
     catalog_samples,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import (
+    DEFAULT_GRPC_PORT,
+    process_environment,
+    process_flags,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_config import (
     LiveConfig,
     Models,
@@ -133,83 +149,36 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_c
     published_of,
     unservable,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import REST_ARGUMENTS, ServingClient
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import (
-    parse_models_config,
-    render_models_config,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models_config_file import (
+    ManagedFile,
+    read,
+    render,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import SystemdUnit, last_words
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import REST_ARGUMENTS, ServingClient
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import parse_models_config
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
+    Refusals,
+    SystemdUnit,
+    as_results,
+    foreign_port,
+    hides_warnings,
+    last_words,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
 
 # How far back the log is shown where the cause lies before the module's run.
 BEFORE_SECONDS = 10
 
-HEADER = """#
-# Managed by Ansible: modelops.tensorflow_serving, from tfserving_models_catalog.
-#
-# ModelServerConfig in protobuf text format. The server reads it again when it changes.
-"""
 
-
-def render(models: Models, remark: str = "") -> str:
-    """Return the text of a file."""
-    return HEADER + (f"# {remark}\n" if remark else "") + render_models_config(list(models.values()))
-
-
-def read(path: Path) -> tuple[str, Models | None]:
-    """Return the text of the file and its models; None where there is no file, or none that the server could read."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return "", None
-    try:
-        return content.decode(), parse_models_config(content)
-    except (UnicodeDecodeError, TextFormatError):
-        return content.decode(errors="surrogateescape"), None
-
-
-def running_flags(module: AnsibleModule) -> dict[str, str] | None:
-    """Return the flags of the server's process, None where it does not run."""
+def running_pid(module: AnsibleModule) -> int:
+    """Return the server's process, 0 where it does not run."""
     unit = unit_properties(module, module.params["unit"], "ActiveState", "MainPID")
-    if unit["ActiveState"] != "active" or unit["MainPID"] == "0":
-        return None
-    try:
-        words = Path("/proc", unit["MainPID"], "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return None
-    flags = (word[2:].partition("=") for word in words if word.startswith("--") and "=" in word)
-    return {name: value for name, _, value in flags}
+    return int(unit["MainPID"]) if unit["ActiveState"] == "active" else 0
 
 
-class File:
-    """The file, with owner, group and mode."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self._module = module
-        self._path = Path(module.params["path"])
-        self._new = self._path.with_name(f".{self._path.name}.new")
-
-    def write(self, text: str) -> None:
-        """Replace the file in one step, whenever this process is killed. Raises OSError."""
-        descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode(errors="surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
-        self.set_attributes(self._new)
-        self._new.replace(self._path)
-        sync(self._path.parent)
-
-    def set_attributes(self, path: Path | None = None) -> bool:
-        """Give a file its owner, group and mode; say whether that changes any."""
-        name, module = str(path or self._path), self._module
-        changed = module.set_owner_if_different(name, module.params["owner"], False)
-        changed = module.set_group_if_different(name, module.params["group"], changed)
-        return bool(module.set_mode_if_different(name, module.params["mode"], changed))
-
-
-def take(module: AnsibleModule, live: LiveConfig, client: ServingClient, file: File, models: Models) -> None:
+def take(module: AnsibleModule, live: LiveConfig, client: ServingClient, file: ManagedFile, models: Models) -> None:
     """Bring the file and the running server to these models.
 
     Fails the module after it has put the old file back. Raises Stuck, and then the file is that for the restart.
@@ -235,40 +204,42 @@ def take(module: AnsibleModule, live: LiveConfig, client: ServingClient, file: F
             if before != wanted:
                 current = read(path)[1] or {}
                 message += " " + live.put_back(current, before, before_text, state_before)
-            fail_with_log(module, message, start)
+            fail_with_log(module, message, start, error.refused)
     except Stuck:
         if not unservable(wanted):
             file.write(text)
         raise
 
 
-def fail_with_log(module: AnsibleModule, message: str, since: float) -> None:
-    """Fail with what the server has logged since then."""
-    unit = SystemdUnit(module, module.params["unit"])
+def fail_with_log(module: AnsibleModule, message: str, since: float, refused: Refusals | None = None) -> None:
+    """Fail with what the server has logged since then, and the versions that it has refused."""
+    unit, base_path = SystemdUnit(module, module.params["unit"]), Path(module.params["base_path"])
     module.fail_json(
-        msg=f"{message}\njournalctl --unit={unit.name} says, without chatter:\n{last_words(unit.log(since))}"
+        msg=f"{message}\njournalctl --unit={unit.name} says, without chatter:\n{last_words(unit.log(since))}",
+        refused=as_results(refused or {}, {model: base_path / model for model, _ in refused or {}}),
     )
 
 
 def apply(
-    module: AnsibleModule, file: File, models: Models, samples: dict[str, list[dict[str, Any]]]
+    module: AnsibleModule, file: ManagedFile, models: Models, samples: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
     """Write the file if need be, and see a running server take it; return what that has come to."""
     params, text = module.params, render(models)
-    is_new = read(Path(params["path"]))[0] != text
+    before_text, before = read(Path(params["path"]))
     outcome = {"live": False, "steps": [], "restart_needed": False, "restart_reason": ""}
-    flags = running_flags(module)
-    reads_file = flags is not None and flags.get("model_config_file") == params["path"]
-    poll_wait_seconds = int((flags or {}).get("model_config_file_poll_wait_seconds", 0))
-    if flags is None or not reads_file or poll_wait_seconds <= 0:
-        if is_new:
+    unit, pid = SystemdUnit(module, params["unit"]), running_pid(module)
+    flags = process_flags(pid) if pid else {}
+    port, grpc_port = (int(flags.get(name) or default) for name, default in _PORTS.items())
+    client = ServingClient(
+        params["host"], port or params["rest_api_port"], params["request_timeout_seconds"], unit.cgroup, grpc_port
+    )
+    poll_wait_seconds = int(flags.get("model_config_file_poll_wait_seconds", 0))
+    why_not = why_not_live(pid, flags, params["path"], client, before or {}, models)
+    if why_not:
+        if before_text != text:
             file.write(text)
-        if is_new and flags is not None:
-            outcome.update(restart_needed=True, restart_reason=f"the running server does not look at {params['path']}")
+            outcome.update(restart_needed=bool(pid), restart_reason=why_not if pid else "")
         return outcome
-    port = int(flags.get("rest_api_port", params["rest_api_port"]))
-    client = ServingClient(params["host"], port, params["request_timeout_seconds"])
-    unit = SystemdUnit(module, params["unit"])
     live = LiveConfig(client, unit, file.write, render, samples, params["timeout_seconds"], poll_wait_seconds)
     start = time.time()
     try:
@@ -276,11 +247,34 @@ def apply(
         outcome.update(live=True, steps=live.steps)
     except Stuck as error:
         if params["heal"] != "restart":
-            way_out = f"{params['path']} is right and stays for it: restart the unit, or let the role do so with"
-            message = f"{str(error).rstrip('.')}. Only a restart helps. {way_out} tfserving_service_heal: restart."
+            message = (
+                f"{str(error).rstrip('.')}. Restart it, or rerun the playbook with tfserving_service_heal: restart."
+            )
             fail_with_log(module, message, start - BEFORE_SECONDS)
         outcome.update(restart_needed=True, restart_reason=str(error))
     return outcome
+
+
+_PORTS = {"rest_api_port": 0, "port": DEFAULT_GRPC_PORT}
+
+
+def why_not_live(
+    pid: int, flags: dict[str, str], path: str, client: ServingClient, before: Models, models: Models
+) -> str:
+    """Return why a server cannot be told of a change while it runs, empty where it can. Raises ForeignListener."""
+    if not pid:
+        return "it does not run"
+    if flags.get("model_config_file") != path or int(flags.get("model_config_file_poll_wait_seconds", 0)) <= 0:
+        return f"the running server does not look at {path}"
+    if hides_warnings(process_environment(pid)):
+        return "TF_CPP_MIN_LOG_LEVEL hides whether the running server takes a file"
+    try:
+        client.check_identity()
+    except ForeignListener:
+        raise
+    except OSError as error:
+        return f"the running server does not answer: {error}"
+    return "" if observe(client, before, models).answers else "the running server answers nothing"
 
 
 def wanted_models(module: AnsibleModule) -> Models:
@@ -293,7 +287,9 @@ def wanted_models(module: AnsibleModule) -> Models:
     if module.check_mode:
         for entry in module.params["catalog"]:
             published[entry["name"]] = sorted({*published[entry["name"]], *announced_versions(entry)})
-    models, problems = catalog_models(module.params["catalog"], base_path, published)
+    refused = {name: list(withdrawn(ModelStore(base_path / name))) for name in paths}
+    current = read(Path(module.params["path"]))[1]
+    models, problems = catalog_models(module.params["catalog"], base_path, published, refused, current)
     by_name = {model["name"]: model for model in models}
     if not problems and not module.check_mode:
         problems = [
@@ -325,7 +321,8 @@ def main() -> None:
         samples = catalog_samples(module.params["catalog"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    models, file, path = wanted_models(module), File(module), Path(module.params["path"])
+    params, models, path = module.params, wanted_models(module), Path(module.params["path"])
+    file = ManagedFile(module, path, params["owner"], params["group"], params["mode"])
     before, after = read(path)[0], render(models)
     shown = before.encode(errors="surrogateescape").decode(errors="replace")
     result: dict[str, Any] = {
@@ -335,6 +332,8 @@ def main() -> None:
     if not module.check_mode:
         try:
             result.update(apply(module, file, models, samples))
+        except ForeignListener as error:
+            module.fail_json(msg=f"{foreign_port(error, params['unit'])} Nothing was changed.")
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error}")
     if path.exists() and file.set_attributes():

@@ -48,6 +48,13 @@ models:
   type: dict
   sample: {"MLP": {"1": {"directory": "1", "digest": "5f0c...", "stamp": "9b1d...", "source_digest": null,
     "bytes": 423511, "signatures": {}}}}
+withdrawn:
+  description: For each model the versions that a server has refused, and that were withdrawn therefore, with
+    C(reason), C(time) and the digests that they had.
+  returned: success
+  type: dict
+  sample: {"MLP": {"3": {"reason": "MLP version 3 is END: NOT_FOUND", "time": "2026-11-29T21:24:27Z",
+    "digest": "5f0c...", "stamp": "9b1d...", "source_digest": null}}}
 base_path:
   description: Owner, group and mode of O(base_path), empty where it is missing.
   returned: success

@@ -20,7 +20,9 @@ description:
   - A model that loads and cannot predict, or that breaks the contract of its catalogue entry, is refused.
   - A published version is never changed. Where the source of one differs from what was published under its number,
     the task fails and names both digests.
-  - The whole catalogue and the room on the host are checked before anything is changed.
+  - A version that a server has refused, and that was withdrawn from the host therefore, is not published again as long
+    as its files are the same. It is no failure; the play recap says it.
+  - The whole catalogue and the disk space on the host are checked before anything is changed.
   - Files travel from the controller by rsync over the connection's own ssh settings, as the user who logs in; key
     authentication is needed. Connections of type C(ssh) and C(local) are supported for that.
 extends_documentation_fragment:
@@ -37,6 +39,10 @@ options:
   keep:
     description: The O(catalog[].keep) of entries that have none.
     type: int
+  retry_withdrawn:
+    description: Whether to publish versions again that were withdrawn.
+    type: bool
+    default: false
   proxy:
     description: Proxy through which the host fetches. By default that of the host's environment.
     type: str
@@ -104,4 +110,11 @@ published:
   type: list
   elements: dict
   sample: [{"model": "MLP", "version": 2, "bytes": 423511}]
+withdrawn:
+  description: The versions of the catalogue that were withdrawn from the host and are not published again, with the
+    server's words.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"model": "MLP", "version": 3, "time": "2026-11-29T21:24:27Z", "reason": "MLP version 3 is END: NOT_FOUND"}]
 """

@@ -13,6 +13,8 @@ description:
     before anything is written, as the server ignores a misspelt flag and exits where a value has the wrong type.
   - Flags are checked against what the installed server prints for C(--help). Where it is not installed, or prints
     something else, they are checked against the flags of upstream's server.
+  - A port on which anybody but the units of O(unit) listens is a problem that names process, program and unit, as
+    TensorFlow Serving shares its gRPC port silently, and goes on without REST where that port is taken.
   - All problems are reported at once.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
@@ -108,6 +110,10 @@ options:
     description: Environment variables, for all instances.
     type: dict
     default: {}
+  monitoring_path:
+    description: Where the metrics are.
+    type: str
+    default: /monitoring/prometheus/metrics
   program:
     description: The server.
     type: path
@@ -157,6 +163,16 @@ stale:
   type: list
   elements: dict
   sample: [{"unit": "tensorflow-model-server-old", "config_path": "/etc/tensorflow-serving/old"}]
+displaced:
+  description: The units that listen on a port which another instance is to have, and so have to stop first.
+  returned: success
+  type: list
+  elements: str
+  sample: [tensorflow-model-server-old]
+is_recorded:
+  description: Whether M(modelops.tensorflow_serving.server_rollback) has recorded what serves.
+  returned: success
+  type: bool
 flags_of_installed_server:
   description: Whether the flags were checked against the installed server.
   returned: success
@@ -171,6 +187,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import family, read_last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import (
     KNOWN_FLAGS,
     installed_flags,
@@ -179,11 +196,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
     Host,
     InstancesError,
     as_dicts,
+    displaced,
+    foreign_ports,
     host_numbers,
     instances,
     stale_units,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import systemd_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of, systemd_version
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
 NONE_GIVEN = {key: {**option, "default": ""} for key, option in PLACEMENT.items()}
@@ -223,6 +242,7 @@ def main() -> None:
             "settings": {"type": "dict", "default": {}},
             "flags": {"type": "dict", "default": {}},
             "environment": {"type": "dict", "default": {}},
+            "monitoring_path": {"type": "str", "default": "/monitoring/prometheus/metrics"},
             "program": {"type": "path", "default": "/usr/bin/tensorflow_model_server"},
         },
         supports_check_mode=True,
@@ -234,14 +254,22 @@ def main() -> None:
         cpus=host_numbers(Path("/sys/devices/system/cpu/online")),
         numa_nodes=host_numbers(Path("/sys/devices/system/node/online")),
     )
+    units = family(params["unit"], params["config_path"])
+    states = properties_of(module, [f"{unit}.service" for unit in units], "ControlGroup")
+    cgroups = {unit: states[f"{unit}.service"].get("ControlGroup", "") for unit in units}
     try:
         made = instances(params["instances"], {**params, **params["defaults"]}, host)
+        problems = foreign_ports(made, cgroups)
+        if problems:
+            raise InstancesError(problems)
     except InstancesError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
         instances=as_dicts(made),
         stale=stale_units(params["unit"], params["config_path"], [one.unit for one in made]),
+        displaced=displaced(made, cgroups),
+        is_recorded=read_last_good(params["config_path"]) is not None,
         flags_of_installed_server=bool(flags),
         systemd_version=systemd_version(module),
     )

@@ -13,6 +13,10 @@ description:
     instead. A service needs a restart when its unit file, one of its drop-ins or one of O(files) was changed after
     its main process started, or when systemd has not read the unit file since it was changed.
   - A program that was replaced and put back needs none, as long as the main process runs the same bytes.
+  - What runs is read from the process. With O(program), a service needs a restart as well when its command line or
+    environment is another than systemd would start it with, as after a drop-in has come and gone.
+  - With O(config_path), where M(modelops.tensorflow_serving.server_rollback) has its record, a file that is as it was
+    when the process was started needs none, although it was written since.
   - A service that does not run needs none; it reads its files when it starts.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
@@ -26,6 +30,12 @@ options:
     type: list
     elements: path
     default: []
+  program:
+    description: The program that the unit runs. One with another program is not judged by its process.
+    type: path
+  config_path:
+    description: Directory with the record of the last configuration that served.
+    type: path
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -56,6 +66,12 @@ newer_files:
   returned: success
   type: list
   elements: str
+differences:
+  description: In what its process is another one than systemd would start.
+  returned: success
+  type: list
+  elements: str
+  sample: [its command line]
 """
 
 import filecmp
@@ -66,7 +82,9 @@ from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import read_last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.unit_process import differences
 
 PROPERTIES = (
     "LoadState",
@@ -75,13 +93,18 @@ PROPERTIES = (
     "ExecMainStartTimestampMonotonic",
     "FragmentPath",
     "NeedDaemonReload",
+    "InvocationID",
 )
 UNIT_PATHS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 
 
 def drop_ins(name: str, unit_paths: Sequence[str] = UNIT_PATHS) -> list[str]:
-    """Return the drop-ins of a unit that lie on disk; systemd itself names only those that it has read already."""
-    return sorted(str(path) for folder in unit_paths for path in Path(folder, f"{name}.d").glob("*.conf"))
+    """Return the drop-ins of a unit that lie on disk; systemd itself names only those that it has read already.
+
+    Their directories too, which change when one is removed.
+    """
+    folders = [folder for folder in (Path(path, f"{name}.d") for path in unit_paths) if folder.is_dir()]
+    return sorted(str(path) for folder in folders for path in (folder, *folder.glob("*.conf")))
 
 
 def newer_than(started: float, files: list[str]) -> list[str]:
@@ -112,23 +135,37 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
+            "program": {"type": "path"},
+            "config_path": {"type": "path"},
         },
         supports_check_mode=True,
     )
-    unit = unit_properties(module, module.params["name"], *PROPERTIES)
+    params = module.params
+    unit = unit_properties(module, params["name"], *PROPERTIES)
     newer: list[str] = []
+    others: list[str] = []
     active = unit["ActiveState"] == "active" and unit["MainPID"] != "0"
     if active:
         # Monotonic, as the wall clock may have been set since; in microseconds.
         age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(unit["ExecMainStartTimestampMonotonic"]) / 1e6
-        files = [unit["FragmentPath"], *drop_ins(module.params["name"]), *module.params["files"]]
-        newer = [name for name in newer_than(time.time() - age, files) if not runs(unit["MainPID"], name)]
+        record = read_last_good(params["config_path"]) if params["config_path"] else None
+        if record and record.invocations.get(params["name"]) != unit["InvocationID"]:
+            record = None
+        files = [unit["FragmentPath"], *drop_ins(params["name"]), *params["files"]]
+        newer = [
+            name
+            for name in newer_than(time.time() - age, files)
+            if not runs(unit["MainPID"], name) and not (record and record.is_as_on_disk(name))
+        ]
+        if params["program"]:
+            others = differences(module, params["name"], int(unit["MainPID"]), params["program"])
     module.exit_json(
         changed=False,
         exists=unit["LoadState"] != "not-found",
         active=active,
-        restart_needed=bool(newer) or (active and unit["NeedDaemonReload"] == "yes"),
+        restart_needed=bool(newer or others) or (active and unit["NeedDaemonReload"] == "yes"),
         newer_files=newer,
+        differences=others,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,9 @@ sys.path.append(str(LAB_TESTS))
 from lab_server import LabServer, Traffic, is_open, running, wait_for  # noqa: E402
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import live_config  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import (  # noqa: E402
+    control_group,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import models_config  # noqa: E402
 
 LOAD, MOVE, DROP = "load what the labels will lead to", "move the labels", "drop what is not wanted any more"
@@ -71,13 +75,19 @@ class Host:
             return 0, "\n".join(map(self._entry, lines)), ""
         if server is None or server.process.poll() is not None:
             return 0, "ActiveState=inactive\nMainPID=0\nNRestarts=0\n", ""
-        return 0, f"ActiveState=active\nMainPID={server.process.pid}\nNRestarts=0\n", ""
+        pid = server.process.pid
+        return 0, f"ActiveState=active\nMainPID={pid}\nNRestarts=0\nControlGroup={control_group(pid)}\n", ""
 
     @staticmethod
     def _entry(line: str) -> str:
         """Return a line of the log, which begins with the local time, as journalctl has it."""
+        new_form = re.match(r"[IWEF]\d{4} 00:00:(\d+\.\d+) ", line)
         try:
-            moment = time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) + float(line[19:26])
+            moment = (
+                float(new_form[1])
+                if new_form
+                else time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) + float(line[19:26])
+            )
         except ValueError:
             return ""
         return json.dumps({"MESSAGE": line, "__REALTIME_TIMESTAMP": str(int(moment * 1e6))})
@@ -310,7 +320,7 @@ def test_killed_run_is_finished_by_the_next_one(host: Host, monkeypatch: pytest.
     host.publish("half", 2)
     first, wanted = model("half", specific(1), {"stable": 1}), model("half", specific(2), {"stable": 2})
     host.configure(first)
-    write = models_config.File.write
+    write = models_config.ManagedFile.write
     with host.serving() as server, Traffic(server.wait_until_ready(), "half/labels/stable") as traffic:
         for written in (1, 2):
             left = iter(range(written))
@@ -321,7 +331,7 @@ def test_killed_run_is_finished_by_the_next_one(host: Host, monkeypatch: pytest.
                 write(file, text)
 
             with monkeypatch.context() as patch:
-                patch.setattr(models_config.File, "write", killed)
+                patch.setattr(models_config.ManagedFile, "write", killed)
                 with pytest.raises(KeyboardInterrupt):
                     host.configure(wanted)
             assert "another configuration" in host.path.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from stub_http import StubServer
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import serving_wait
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import control_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import Line
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import models_ready
 
@@ -23,16 +25,21 @@ def ready(
     """Run models_ready with these sample requests, for a server that says AVAILABLE."""
 
     def systemd(_: object, command: list[str], **__: object) -> tuple[int, str, str]:
-        return 0, "the server's log\n" if command[0] == "journalctl" else "NRestarts=0\nActiveState=active\n", ""
+        group = control_group(os.getpid())
+        return 0, "" if command[0] == "journalctl" else f"NRestarts=0\nActiveState=active\nControlGroup={group}\n", ""
 
     (tmp_path / "MLP" / "2").mkdir(parents=True)
     serving.answer_status("MLP", (2, "AVAILABLE", "OK", ""))
     monkeypatch.setattr(models_ready.AnsibleModule, "run_command", systemd)
-    monkeypatch.setattr(models_ready, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(serving_wait, "POLL_SECONDS", 0.01)
+    config = tmp_path / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "MLP" base_path: "{tmp_path}/MLP" model_platform: "tensorflow" }} }}'
+    )
 
     def run(*samples: dict[str, Any], **settings: Any) -> dict[str, Any]:
         entry = {"name": "MLP", "source": "saved", "sample_requests": list(samples)}
-        arguments = {"rest_api_port": serving.port, "base_path": str(tmp_path), "unit": "serving.service"}
+        arguments = {"rest_api_port": serving.port, "port": 0, "models_config": str(config), "unit": "serving.service"}
         return run_module(models_ready, catalog=[entry], **(arguments | {"timeout_seconds": 1} | settings))
 
     return run
@@ -69,10 +76,38 @@ def test_sample_without_instances_is_refused(ready: Callable[..., dict[str, Any]
 # The log
 
 
-def test_last_words_have_each_line_once_and_no_chatter() -> None:
-    lines = [Line(at, f"2026-11-24 08:00:0{at}.123456: E source.cc:1] no base path") for at in (1, 2, 3)]
-    lines.insert(1, Line(1, "2026-11-24 08:00:01.2: I tensorflow_serving/model_servers/server_core.cc:471] Adding"))
-    assert serving_wait.last_words(lines) == "2026-11-24 08:00:03.123456: E source.cc:1] no base path"
+OLD_FORM = "2026-11-24 08:00:0{}.123456: {} tensorflow_serving/{}:465] {}"
+NEW_FORM = "{1}0000 00:00:179598746{0}.389692    2894 {2}:516] {3}"
+
+
+@pytest.mark.parametrize("form", [OLD_FORM, NEW_FORM])
+def test_last_words_have_each_line_once_and_no_chatter(form: str) -> None:
+    lines = [Line(at, form.format(at, "E", "source.cc", "no base path")) for at in (1, 2, 3)]
+    lines.insert(1, Line(1, form.format(1, "I", "server_core.cc", "Adding/updating models.")))
+    assert serving_wait.last_words(lines) == form.format(3, "E", "source.cc", "no base path")
+    assert [line.words for line in lines if line.is_error] == ["no base path"] * 3
+
+
+def test_line_of_no_known_form_is_shown_as_it_is() -> None:
+    line = Line(1, "Failed to start server. Error: INVALID_ARGUMENT: x")
+    assert (line.words, line.is_chatter, line.is_error) == (line.text, False, True)
+    assert not Line(1, "usage: x").is_error
+
+
+def test_versions_with_which_a_server_has_ended_are_read_from_its_last_line() -> None:
+    text = (
+        "Failed to start server. Error: UNKNOWN: 2 servable(s) did not become available: {{name: a b version: 3} due "
+        "to error: DATA_LOSS: corrupted record at 0\n(Is this even a TFRecord file?)}, {{name: c version: 12} due to "
+        "error: NOT_FOUND: x}, "
+    )
+    found = serving_wait.ended_at_start([Line(1, "x"), Line(2, text)])
+    assert list(found) == [("a b", 3), ("c", 12)]
+    assert found["c", 12] == "c version 12: NOT_FOUND: x"
+
+
+@pytest.mark.parametrize(("level", "expected"), [("0", False), ("1", False), ("2", True), ("3", True), ("", False)])
+def test_log_level_that_hides_warnings_is_told(level: str, expected: bool) -> None:
+    assert serving_wait.hides_warnings({"TF_CPP_MIN_LOG_LEVEL": level}) is expected
 
 
 def test_lines_of_a_stuck_server_are_found() -> None:

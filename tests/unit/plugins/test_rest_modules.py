@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,13 @@ from typing import Any
 import pytest
 from stub_http import StubServer, unused_port
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import rest, serving_wait
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import (
+    check_port,
+    control_group,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import ServingClient, ServingError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import missing_versions
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_status_info, models_ready, predict
 
 RunModule = Callable[..., dict[str, Any]]
@@ -242,7 +251,7 @@ def test_wrong_instance_shape_fails_before_any_request(serving: StubServer, run_
 def test_available_versions_are_not_missing(serving: StubServer, client: ServingClient) -> None:
     serving.answer_status("MLP", (2, "AVAILABLE", "OK", ""), (1, "AVAILABLE", "OK", ""))
     serving.answer_status("CNN", (1, "AVAILABLE", "OK", ""), BROKEN)
-    assert models_ready.missing_versions(client, {"MLP": [1, 2], "CNN": [1]}) == ([], [])
+    assert missing_versions(client, {"MLP": [1, 2], "CNN": [1]}) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -259,35 +268,44 @@ def test_missing_version_is_told_with_its_state(
     serving: StubServer, client: ServingClient, version: tuple[int, str, str, str], waiting: str, ended: bool
 ) -> None:
     serving.answer_status("MLP", version)
-    assert models_ready.missing_versions(client, {"MLP": [2]}) == ([waiting], [waiting] if ended else [])
+    assert missing_versions(client, {"MLP": [2]}) == ([waiting], {("MLP", 2): waiting} if ended else {})
 
 
 def test_unknown_model_is_waited_for_beside_the_others(serving: StubServer, client: ServingClient) -> None:
     serving.answer_status("MLP", (1, "LOADING", "OK", ""))
-    waiting, ended = models_ready.missing_versions(client, {"ghost": [1], "MLP": [1]})
+    waiting, ended = missing_versions(client, {"ghost": [1], "MLP": [1]})
     assert waiting == ["ghost: Could not find any versions of model ghost", "MLP version 1 is LOADING"]
-    assert ended == []
+    assert ended == {}
 
 
 def test_server_that_does_not_answer_is_waited_for() -> None:
     client = ServingClient("127.0.0.1", unused_port(), 5)
-    (waiting,), ended = models_ready.missing_versions(client, {"MLP": [1], "CNN": [1]})
+    (waiting,), ended = missing_versions(client, {"MLP": [1], "CNN": [1]})
     assert waiting.startswith(f"{client.url} does not answer: ")
-    assert ended == []
+    assert ended == {}
 
 
 class Systemd:
     """Stands for systemctl and journalctl; the state is (ActiveState, NRestarts) of one call after the other."""
 
+    log = (
+        "the server's log",
+        "2026-11-29 08:00:00.1: I tensorflow_serving/model_servers/server_core.cc:471] Adding/updating models.",
+        "I0000 00:00:1795987467.389692    2894 server_core.cc:471] Adding/updating models.",
+    )
+
     def __init__(self, *states: tuple[str, int]) -> None:
         self.states = list(states)
 
+    @staticmethod
+    def entry(text: str) -> dict[str, str]:
+        return {"MESSAGE": text, "__REALTIME_TIMESTAMP": str(int(time.time() * 1e6))}
+
     def run_command(self, _: object, command: list[str], **__: object) -> tuple[int, str, str]:
         if command[0] == "journalctl":
-            looking = "08:00: I tensorflow_serving/model_servers/server_core.cc:471] Adding/updating models.\n"
-            return 0, f"the server's log\n{looking}", ""
+            return 0, "\n".join(json.dumps(self.entry(text)) for text in self.log), ""
         state, restarts = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return 0, f"NRestarts={restarts}\nActiveState={state}\n", ""
+        return 0, f"NRestarts={restarts}\nActiveState={state}\nControlGroup={control_group(os.getpid())}\n", ""
 
 
 @pytest.fixture
@@ -298,19 +316,24 @@ def ready(
     for version in ("1", "2", ".staging-3"):
         (tmp_path / "MLP" / version).mkdir(parents=True)
 
-    def run(*states: tuple[str, int], name: str = "MLP", policy: Any = None, **arguments: Any) -> dict[str, Any]:
+    def run(*states: tuple[str, int], name: str = "MLP", policy: str = "", **arguments: Any) -> dict[str, Any]:
         systemd = Systemd(*(states or [("active", 0)]))
         monkeypatch.setattr(models_ready.AnsibleModule, "run_command", lambda *a, **k: systemd.run_command(*a, **k))
-        monkeypatch.setattr(models_ready, "POLL_SECONDS", 0.01)
-        monkeypatch.setattr(models_ready, "SETTLE_SECONDS", 0.05)
-        entry = {"name": name, "source": "saved", "model_version_policy": policy}
+        monkeypatch.setattr(serving_wait, "POLL_SECONDS", 0.01)
+        monkeypatch.setattr(serving_wait, "SETTLE_SECONDS", 0.05)
+        config = tmp_path / "models.config"
+        config.write_text(
+            f'model_config_list {{ config {{ name: "{name}" base_path: "{tmp_path}/{name}" '
+            f'model_platform: "tensorflow" {policy} }} }}'
+        )
         settings = {
             "rest_api_port": serving.port,
-            "base_path": str(tmp_path),
+            "port": 0,
+            "models_config": str(config),
             "unit": "serving.service",
             "timeout_seconds": 3,
         }
-        return run_module(models_ready, catalog=[entry], **(settings | arguments))
+        return run_module(models_ready, catalog=[{"name": name, "source": "saved"}], **(settings | arguments))
 
     return run
 
@@ -334,7 +357,7 @@ def test_server_is_waited_for_until_it_is_ready(serving: StubServer, ready: Call
             return super().get(path, default)
 
     serving.answers = Answers(serving.answers)
-    result = ready(policy={"specific": {"versions": [1]}})
+    result = ready(policy="model_version_policy { specific { versions: 1 } }")
     assert result["models"] == {"MLP": [1]}
     assert len(serving.requests) == 3
 
@@ -343,7 +366,10 @@ def test_version_that_ended_with_an_error_fails_before_the_deadline(
     serving: StubServer, ready: Callable[..., dict[str, Any]]
 ) -> None:
     serving.answer_status("MLP", BROKEN, (1, "AVAILABLE", "OK", ""))
-    message = ready()["msg"]
+    result = ready()
+    message = result["msg"]
+    (refused,) = result["refused"]
+    assert (refused["model"], refused["version"]) == ("MLP", 2)
     assert message.startswith("The server cannot load MLP version 2 is END: NOT_FOUND: Could not find meta graph def")
     assert message.endswith("The last lines of journalctl --unit=serving.service, without chatter:\nthe server's log")
 
@@ -367,12 +393,38 @@ def test_unit_that_does_not_stay_up_fails_before_the_deadline(
 def test_unit_that_restarted_long_ago_is_waited_for(serving: StubServer, ready: Callable[..., dict[str, Any]]) -> None:
     serving.answer_status("MLP", (2, "LOADING", "OK", ""))
     message = ready(("active", 7), timeout_seconds=0)["msg"]
-    assert message.startswith("After 0 s still waiting (timeout_seconds): MLP version 2 is LOADING\n")
+    assert message.startswith(
+        "After 0 s still waiting (timeout_seconds): MLP version 2 is LOADING. "
+        f"Seen: REST has port {serving.port} open; REST answers; serving.service is active; it has logged no error."
+    )
 
 
 def test_model_without_a_version_to_serve_fails_at_once(
     serving: StubServer, ready: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     result = ready(name="CNN")
-    assert result["msg"] == f"{tmp_path}/CNN has no version that model CNN serves; publish one first"
+    assert result["msg"] == (
+        f"{tmp_path}/CNN does not exist, and would keep the server from serving any change of any model; "
+        "publish a version first"
+    )
+
+
+@pytest.mark.parametrize("port", ["rest_api_port", "port"])
+def test_answers_count_for_nothing_where_somebody_else_has_a_port(
+    serving: StubServer, ready: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    """All is AVAILABLE, as an HTTP server of anybody can say."""
+    serving.answer_status("MLP", (2, "AVAILABLE", "OK", ""))
+    with StubServer() as other:
+        stranger = serving.port if port == "rest_api_port" else other.port
+
+        def check(number: int, cgroup: str) -> None:
+            assert cgroup == control_group(os.getpid())
+            if number == stranger:
+                check_port(number, "/system.slice/serving.service")
+
+        monkeypatch.setattr(rest, "check_port", check)
+        message = ready(port=other.port)["msg"]
+    assert message.startswith(f"port {stranger} is held by pid {os.getpid()}, ")
+    assert "not by serving.service alone, so what is answered there proves nothing." in message
     assert serving.requests == []

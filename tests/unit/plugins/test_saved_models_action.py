@@ -360,6 +360,8 @@ def test_of_a_large_file_only_what_is_new_is_sent(
     assert sorted(path.name for path in (models / "MLP").iterdir()) == [
         ".manifest-1.json",
         ".manifest-2.json",
+        ".unproven-1",
+        ".unproven-2",
         "1",
         "2",
     ]

@@ -32,6 +32,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     ModelStore,
     stage,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import prove, withdraw
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_models_prune
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
@@ -84,7 +85,7 @@ class Server(HostServer):
 
     @property
     def flags(self) -> dict[str, str]:
-        return {"rest_api_port": str(self.port)}
+        return {"rest_api_port": str(self.port), "port": "0"}
 
 
 def running(port: int, name: str = "serving.service", **facts: Any) -> HostServer:
@@ -118,6 +119,7 @@ def publish_version(store: ModelStore, version: int, weights: bytes | None = Non
         (store.staging(version) / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source / name, store.staging(version) / name)
     assert publish(store, version, files, GROUP, {"source_digest": None, "signatures": {}}) == []
+    prove(store, version)
 
 
 def put_by_hand(store: ModelStore, version: int) -> None:
@@ -535,6 +537,32 @@ def test_staging_of_a_pending_version_is_not_a_leftover(store: ModelStore, prune
     publish_version(store, 2)
     (store.path / ".staging-1").mkdir()
     assert prune(check=True, pending=[{"model": "MLP", "version": 1}])["cleaned"] == []
+
+
+def test_withdrawn_version_goes_and_its_mark_stays_until_the_model_is_purged(
+    base_path: Path, store: ModelStore, prune: Prune
+) -> None:
+    gone = ModelStore(base_path / "gone")
+    for one in (store, gone):
+        publish_version(one, 1)
+        publish_version(one, 2)
+        withdraw(one, 2, "it cannot be loaded")
+    result = prune()
+    assert (removed(result), result["cleaned"]) == ([], ["MLP/.withdrawn-2"])
+    assert names(store) == sorted([*published_names(1), ".withdrawn-2.json"])
+    assert names(gone) == sorted([*published_names(1), ".withdrawn-2", ".withdrawn-2.json"])
+    result = prune(purge=True)
+    assert removed(result) == [("gone", 1)]
+    assert not gone.path.exists()
+
+
+def test_version_that_goes_unproven_leaves_no_mark(store: ModelStore, prune: Prune) -> None:
+    for version in (1, 2):
+        publish_version(store, version)
+    store.unproven(1).touch()
+    store.unproven(7).touch()
+    assert removed(prune()) == [("MLP", 1)]
+    assert names(store) == published_names(2)
 
 
 @pytest.mark.parametrize("name", [".manifest-1.json", ".manifest-3.json", ".manifest-3.new"])

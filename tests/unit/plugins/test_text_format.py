@@ -38,7 +38,6 @@ model_config_list {
     model_version_policy { specific { versions: 1 versions: [0x2, 03] } }
     version_labels { key: "stable" value: 1 }
     version_labels: [ { key: "canary" value: 2 }, < value: 3 key: "\303\251\x41\n" > ]
-    logging_config { sampling_config { sampling_rate: 0.5 } }
   }
   config: < name: "b" base_path: "/b" model_platform: "tensorflow" model_type: TENSORFLOW
     model_version_policy: { latest { num_versions: 2 } } >

@@ -1,0 +1,316 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Goes back to the last configuration that served, and takes versions away that a server refuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import (
+    DEFAULT_GRPC_PORT,
+    REQUEST_TIMEOUT_SECONDS,
+    process_flags,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import (
+    LastGood,
+    describe,
+    family,
+    files_of,
+    read_last_good,
+    write_last_good,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_config import (
+    LiveConfig,
+    Models,
+    NotTaken,
+    expected_versions,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models_config_file import (
+    ManagedFile,
+    read,
+    render,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import ServingClient, ServingError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import parse_models_config
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+    MODELS_CONFIG,
+    UNIT_PATH,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
+    NotServed,
+    SystemdUnit,
+    missing_versions,
+    wait_until_served,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+    prove,
+    unproven,
+    withdraw,
+)
+
+# Where refused versions, and then those that nobody has served, are withdrawn, the servers are looked at once more.
+ATTEMPTS = 3
+
+
+class Server:
+    """One unit of a family, with its configuration directory."""
+
+    def __init__(self, module: AnsibleModule, unit: str, directory: str) -> None:
+        self.unit = SystemdUnit(module, f"{unit}.service")
+        self.unit_file = UNIT_PATH / self.unit.name
+        self.models_config = Path(directory, MODELS_CONFIG)
+
+    def reads_at_start(self, path: str) -> bool:
+        """Say whether a file takes effect at a start of the server only."""
+        in_directory = Path(path).parent == self.models_config.parent and Path(path).name != MODELS_CONFIG
+        return in_directory or path == str(self.unit_file)
+
+    def models(self) -> Models:
+        """Return what its models.config says, nothing where it cannot be read."""
+        return read(self.models_config)[1] or {}
+
+    def flags(self, pid: int) -> dict[str, str]:
+        """Return the flags of its process, or those with which systemd would start it."""
+        facts = describe(self.unit_file) or {"text": ""}
+        return process_flags(pid) or dict(re.findall(r"--(\w+)=(\S+)", facts["text"]))
+
+    def client(self, pid: int) -> ServingClient:
+        """Return a client that takes no other's answers."""
+        flags = self.flags(pid)
+        port, grpc_port = int(flags.get("rest_api_port") or 0), int(flags.get("port") or DEFAULT_GRPC_PORT)
+        return ServingClient("127.0.0.1", port, REQUEST_TIMEOUT_SECONDS, self.unit.cgroup, grpc_port)
+
+
+class Servers:
+    """All units of one tfserving_service_name. samples are requests by model, as catalog_samples returns them."""
+
+    def __init__(
+        self,
+        module: AnsibleModule,
+        unit: str,
+        config_path: str,
+        samples: dict[str, list[dict[str, Any]]],
+        timeout_seconds: float,
+    ) -> None:
+        self._module = module
+        self._unit, self._config_path = unit, config_path
+        self._samples, self._timeout_seconds = samples, timeout_seconds
+        self._restored: list[str] = []
+        self._withdrawn: list[dict[str, Any]] = []
+        self._started: set[str] = set()
+
+    def record(self, unless_recorded: bool) -> None:
+        """Record what serves; see the module's options. Raises OSError."""
+        servers = self._servers(family(self._unit, self._config_path))
+        if unless_recorded:
+            is_recorded = read_last_good(self._config_path) is not None
+            if is_recorded or not servers or not all(map(self._serves_all, servers)):
+                return
+        names = [server.unit.name for server in servers]
+        states = {} if unless_recorded else properties_of(self._module, names, "InvocationID")
+        invocations = {name: facts.get("InvocationID", "") for name, facts in states.items()}
+        write_last_good(self._config_path, family(self._unit, self._config_path), invocations)
+        for server in servers:
+            models = server.models()
+            for name, versions in expected_versions(models).items():
+                for version in versions:
+                    prove(ModelStore(Path(models[name]["base_path"])), version)
+
+    def roll_back(self, restart: bool, refused_before: list[dict[str, Any]]) -> dict[str, Any]:
+        """Go back to what was recorded, and return the module's result. Raises OSError."""
+        record = read_last_good(self._config_path)
+        servers = self._servers(record.directories if record else family(self._unit, self._config_path))
+        if record:
+            self._restore(record, servers)
+        if not restart and not any(server.reads_at_start(path) for server in servers for path in self._restored):
+            for one in refused_before:
+                self._withdraw(ModelStore(Path(one["path"])), one["model"], one["version"], one["reason"])
+        problems: dict[str, NotServed] = {}
+        for attempt in range(ATTEMPTS):
+            for server in servers:
+                self._drop_models_without_versions(server)
+            problems = {}
+            for server in servers:
+                try:
+                    self._serve(server, record, restart and attempt == 0)
+                except NotServed as error:
+                    problems[server.unit.name] = error
+            refused = self._refused(servers, problems, is_recorded=record is not None)
+            if not refused:
+                break
+            for (model, version), (store, why) in refused.items():
+                self._withdraw(store, model, version, why)
+        if not problems:
+            self.record(unless_recorded=False)
+        return self._result(problems)
+
+    def _withdraw(self, store: ModelStore, model: str, version: int, reason: str) -> None:
+        if version in unproven(store):
+            withdraw(store, version, reason)
+            self._withdrawn.append({"model": model, "version": version, "reason": reason})
+
+    def _result(self, problems: dict[str, NotServed]) -> dict[str, Any]:
+        words = [f"{one['model']} version {one['version']} was withdrawn: {one['reason']}." for one in self._withdrawn]
+        if self._restored:
+            words.append(f"Restored {', '.join(self._restored)}.")
+        words.append(
+            "What served before does not serve: " + " ".join(map(str, problems.values()))
+            if problems
+            else "What served before serves."
+        )
+        return {
+            "changed": bool(self._withdrawn or self._restored or self._started),
+            "served": not problems,
+            "withdrawn": self._withdrawn,
+            "restored": self._restored,
+            "message": " ".join(words),
+        }
+
+    def _servers(self, directories: dict[str, str]) -> list[Server]:
+        return [Server(self._module, unit, directory) for unit, directory in directories.items()]
+
+    def _restore(self, record: LastGood, servers: list[Server]) -> None:
+        """Restore units and files, but for the models.config of a running server, which is told of it in steps."""
+        there = family(self._unit, self._config_path)
+        for unit in sorted(set(there) - set(record.directories)):
+            self._systemctl("disable", "--now", f"{unit}.service")
+        live = {str(server.models_config) for server in servers if server.unit.state()[0] == "active"}
+        for path in sorted(str(path) for path in files_of({**there, **record.directories})):
+            if path not in record.files and Path(path).exists():
+                Path(path).unlink()
+                self._restored.append(path)
+        for path, facts in record.files.items():
+            if not record.is_as_on_disk(path) and path not in live:
+                self._file(path, facts).write(facts["text"])
+                self._restored.append(path)
+        if self._restored:
+            self._systemctl("daemon-reload")
+
+    def _file(self, path: str, facts: dict[str, str]) -> ManagedFile:
+        folder = Path(path).parent
+        if not folder.is_dir():
+            folder.mkdir(mode=0o751)
+            self._module.set_group_if_different(str(folder), facts["group"], False)
+        return ManagedFile(self._module, Path(path), facts["owner"], facts["group"], facts["mode"])
+
+    def _drop_models_without_versions(self, server: Server) -> None:
+        """Take models out of models.config that would keep the server from opening a port."""
+        models = server.models()
+        servable = {name: models[name] for name, versions in expected_versions(models).items() if versions}
+        facts = describe(server.models_config)
+        if facts and servable.keys() != models.keys():
+            self._file(str(server.models_config), facts).write(render(servable))
+            self._restored.append(str(server.models_config))
+
+    def _serve(self, server: Server, record: LastGood | None, is_forced: bool) -> None:
+        """Have a server run with the files that are there now, and wait until it serves. Raises NotServed."""
+        name = server.unit.name
+        states = properties_of(self._module, [name], "MainPID", "InvocationID")[name]
+        pid = int(states.get("MainPID") or 0)
+        is_outdated = (
+            any(map(server.reads_at_start, self._restored))
+            and name not in self._started
+            and (record is None or record.invocations.get(name) != states.get("InvocationID"))
+        )
+        if is_forced or is_outdated or not self._answers(server, pid):
+            self._write_models_config(server, record)
+            self._start(server)
+            pid = int(properties_of(self._module, [name], "MainPID")[name].get("MainPID") or 0)
+        else:
+            self._tell(server, record, pid)
+        expected = expected_versions(server.models())
+        models = server.models()
+        stores = {model: ModelStore(Path(models[model]["base_path"])) for model in expected}
+        # A version that has served before is not judged by samples that may be new.
+        samples = {model: self._samples.get(model, []) for model, store in stores.items() if unproven(store)}
+        wait_until_served(server.client(pid), server.unit, expected, samples, self._timeout_seconds)
+
+    def _start(self, server: Server) -> None:
+        self._systemctl("reset-failed", server.unit.name)
+        self._systemctl("enable", server.unit.name)
+        self._systemctl("restart", server.unit.name)
+        self._started.add(server.unit.name)
+
+    def _systemctl(self, *words: str) -> None:
+        self._module.run_command(["systemctl", *words])
+
+    @staticmethod
+    def _answers(server: Server, pid: int) -> bool:
+        """Say whether a server answers from its own ports, whatever it says."""
+        if not pid:
+            return False
+        try:
+            server.client(pid).status("")
+        except (ServingError, ForeignListener):
+            return True  # of a foreign port a restart is no cure
+        except OSError:
+            return False
+        return True
+
+    def _serves_all(self, server: Server) -> bool:
+        pid = int(properties_of(self._module, [server.unit.name], "MainPID")[server.unit.name].get("MainPID") or 0)
+        models = server.models()
+        try:
+            return bool(pid and models) and missing_versions(server.client(pid), expected_versions(models)) == ([], {})
+        except ForeignListener:
+            return False
+
+    def _write_models_config(self, server: Server, record: LastGood | None) -> None:
+        """Restore models.config for a server that is about to start."""
+        path = str(server.models_config)
+        facts = record.files.get(path) if record else None
+        if facts and record and not record.is_as_on_disk(path) and path not in self._restored:
+            self._file(path, facts).write(facts["text"])
+            self._restored.append(path)
+            self._drop_models_without_versions(server)
+
+    def _tell(self, server: Server, record: LastGood | None, pid: int) -> None:
+        """Restore models.config for a running server, which takes it in steps."""
+        path = str(server.models_config)
+        facts = record.files.get(path) if record else None
+        if not facts or not record or record.is_as_on_disk(path) or path in self._restored:
+            return
+        file, flags = self._file(path, facts), server.flags(pid)
+        recorded = parse_models_config(facts["text"])
+        wanted = {name: recorded[name] for name, versions in expected_versions(recorded).items() if versions}
+        text = facts["text"] if wanted == recorded else render(wanted)
+        poll_wait_seconds = float(flags.get("model_config_file_poll_wait_seconds") or 0)
+        live = LiveConfig(
+            server.client(pid), server.unit, file.write, render, {}, self._timeout_seconds, poll_wait_seconds
+        )
+        try:
+            live.replace(server.models(), wanted, text)
+        except NotTaken:
+            file.write(text)  # which is there after the next start
+        self._restored.append(path)
+
+    def _refused(
+        self, servers: list[Server], problems: dict[str, NotServed], is_recorded: bool
+    ) -> dict[tuple[str, int], tuple[ModelStore, str]]:
+        """Return which versions are to blame, with their stores and why.
+
+        Only versions count that nobody has served yet. Where the servers do not say which it is, and their files are
+        those that have served, it is any of them.
+        """
+        open_versions: dict[tuple[str, int], ModelStore] = {}
+        words: dict[tuple[str, int], str] = {}
+        for server in servers:
+            error = problems.get(server.unit.name)
+            if error is None or isinstance(error.__cause__, ForeignListener):
+                continue
+            words.update(error.refused)
+            models = server.models()
+            for name, versions in expected_versions(models).items():
+                store = ModelStore(Path(models[name]["base_path"]))
+                open_versions.update({(name, one): store for one in unproven(store) if one in versions})
+        said = {key: (store, words[key]) for key, store in open_versions.items() if key in words}
+        if said or not is_recorded:
+            return said
+        return {key: (store, "the server does not serve with it") for key, store in open_versions.items()}

@@ -1,0 +1,74 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Versions that a server has refused: taken out of its sight, so that neither it nor a reboot tries them again.
+
+A version that appears has a file .unproven-N beside it until a server has served it. One that is refused meanwhile is
+renamed to .withdrawn-N, which no server parses, and .withdrawn-N.json says why. The mark outlives the directory: the
+same files are not published again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync, write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+    ModelStore,
+    remove_tree,
+)
+
+# Of the manifest: what a later run compares a source with.
+_IDENTITY = ("digest", "source_digest", "stamp")
+
+
+def withdrawn(store: ModelStore) -> dict[int, dict[str, Any]]:
+    """Return the marks of the versions that were withdrawn and not published since: {version: mark}.
+
+    A mark has reason (the server's words), time (UTC, ISO 8601), digest, source_digest and stamp; of one that cannot be
+    read, all are None.
+    """
+    marks: dict[int, dict[str, Any]] = {}
+    there = store.published()
+    for path in store.path.glob(".withdrawn-*.json") if store.path.is_dir() else []:
+        number = path.name[len(".withdrawn-") : -len(".json")]
+        if number.isdecimal() and int(number) not in there:
+            marks[int(number)] = {**dict.fromkeys(("reason", "time", *_IDENTITY)), **_read(path)}
+    return marks
+
+
+def _read(path: Any) -> dict[str, Any]:
+    try:
+        mark = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
+def unproven(store: ModelStore) -> list[int]:
+    """Return the versions that this collection has published and no server has served yet, in ascending order."""
+    return [version for version in sorted(store.published()) if store.unproven(version).exists()]
+
+
+def prove(store: ModelStore, version: int) -> None:
+    """Note that a server has served a version. Raises OSError."""
+    store.unproven(version).unlink(missing_ok=True)
+
+
+def withdraw(store: ModelStore, version: int, reason: str) -> None:
+    """Take a published version out of every server's sight by one rename. Raises OSError.
+
+    The mark comes first: a run that is killed in between leaves a version that is there, and so not withdrawn.
+    """
+    manifest = store.read_manifest(version) or {}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    mark = {"reason": reason, "time": now, **{name: manifest.get(name) for name in _IDENTITY}}
+    with store.alone():
+        remove_tree(store.withdrawn(version))
+        write_json(store.withdrawn_mark(version), mark)
+        os.rename(store.path / store.published()[version], store.withdrawn(version))  # noqa: PTH104 - as it came
+        sync(store.path)
+        store.manifest(version).unlink(missing_ok=True)
+        store.unproven(version).unlink(missing_ok=True)
