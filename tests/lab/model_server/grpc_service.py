@@ -170,13 +170,13 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 )
             for index, model in enumerate(request.config.model_config_list.config):
                 log.info(
-                    f"{place}:51",
+                    f"{place}:57",
                     f"\nConfig entry\n\tindex : {index}\n\tpath : {model.base_path}\n\tname : {model.name}"
                     f"\n\tplatform : {model.model_platform}",
                 )
             self._core.reload_config(request.config)
         except status.StatusError as error:
-            log.error(f"{place}:67", f"ReloadConfig failed: {error.message}")
+            log.error(f"{place}:73", f"ReloadConfig failed: {error.message}")
             return _abort(context, error)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()

@@ -69,7 +69,7 @@ def run(bundle: Bundle, directory: str, iterations: int) -> None:
     """
     path = Path(directory, "assets.extra", "tf_serving_warmup_requests")
     if not path.exists():
-        log.info(f"{_PLACE}:85", f"No warmup data file found at {path}")
+        log.info(f"{_PLACE}:86", f"No warmup data file found at {path}")
         return
     log.info(f"{_PLACE}:97", f"Starting to read warmup data for model at {path}")
     start = time.monotonic()
@@ -83,7 +83,7 @@ def run(bundle: Bundle, directory: str, iterations: int) -> None:
         micros = int((time.monotonic() - start) * 1e6)
         metrics.model_warmup_latency.observe(micros, directory, outcome)
     log.info(
-        f"{_PLACE}:210",
+        f"{_PLACE}:240",
         f"Finished reading warmup data for model at {path}. Number of warmup records read: {number}. Elapsed time "
         f"(microseconds): {micros}.",
     )
