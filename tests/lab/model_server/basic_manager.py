@@ -20,6 +20,8 @@ from .serving_map import ServingMap
 
 ResultT = TypeVar("ResultT")
 
+_RETRIER = "tensorflow_serving/util/retrier.cc"
+
 
 class Servable(Protocol):
     """What a loader makes."""
@@ -229,23 +231,29 @@ class BasicManager:
 
     def _retry(self, description: str, attempt: Callable[[], ResultT], harness: _Harness) -> ResultT:
         """Call attempt until it succeeds, is no longer wanted or has failed 1 + max_num_load_retries times."""
-        place = "tensorflow_serving/util/retrier.cc"
         tries = 0
         while True:
             if tries > 0:
                 time.sleep(max(0.0, self._retry_interval_seconds))
-                log.info(f"{place}:36", f"Retrying of {description} retry: {tries}")
+                log.info(f"{_RETRIER}:36", f"Retrying of {description} retry: {tries}")
             tries += 1
             try:
-                return attempt()
+                result = attempt()
             except status.StatusError as error:
-                log.error(f"{place}:40", f"{description} failed: {error}")
-                if harness.retry_cancelled:
-                    log.info(f"{place}:47", f"Retrying of {description} was cancelled.")
-                    raise
-                if tries > self._max_num_load_retries:
-                    log.info(
-                        f"{place}:50",
-                        f"Retrying of {description} exhausted max_num_retries: {self._max_num_load_retries}",
-                    )
-                    raise
+                log.error(f"{_RETRIER}:40", f"{description} failed: {error}")
+                if not harness.retry_cancelled and tries <= self._max_num_load_retries:
+                    continue
+                self._log_end_of_retries(description, tries, harness)
+                raise
+            self._log_end_of_retries(description, tries, harness)
+            return result
+
+    def _log_end_of_retries(self, description: str, tries: int, harness: _Harness) -> None:
+        """Say why there are no more tries; the last one allowed counts as exhausting them, also when it succeeded."""
+        if harness.retry_cancelled:
+            log.info(f"{_RETRIER}:47", f"Retrying of {description} was cancelled.")
+        if tries == self._max_num_load_retries + 1:
+            log.info(
+                f"{_RETRIER}:50",
+                f"Retrying of {description} exhausted max_num_retries: {self._max_num_load_retries}",
+            )

@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_server import PACKAGE_PARENT, running
+from conftest import Publisher
+from lab_server import PACKAGE_PARENT, LabServer, running
 from model_server import log
 
 ABSL = re.compile(r"[IWE]0000 00:00:[0-9]{10}\.[0-9]{6} +[0-9]+ [a-z_]+\.cc:[0-9]+\] ")
@@ -61,6 +63,24 @@ def test_absl_form_is_written_unless_the_old_one_is_asked_for() -> None:
 def test_minimum_level_hides_the_lower_severities_errors_too(level: str, severities: str, form: str) -> None:
     lines = said(TF_CPP_MIN_LOG_LEVEL=level, TFSERVING_LAB_LOG=form)
     assert [line.rsplit(" ", 1)[1][0].upper() for line in lines] == list(severities)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, publisher: Publisher) -> Iterator[LabServer]:
+    """A server that tries each load once."""
+    directory = tmp_path_factory.mktemp("log")
+    publisher.publish("half", "1")
+    flags = ["--model_name=half", f"--model_base_path={publisher.base_path('half')}", "--max_num_load_retries=0"]
+    with running(directory, *flags) as started:
+        yield started.wait_until_ready()
+
+
+def test_successful_load_says_that_its_retries_are_exhausted_when_it_took_the_last_one(server: LabServer) -> None:
+    text = server.log()
+    assert "Successfully loaded servable version {name: half version: 1}" in text
+    for what in ("Reserving resources for servable", "Loading servable"):
+        exhausted = f"Retrying of {what}: {{name: half version: 1}} exhausted max_num_retries: 0"
+        assert len(re.findall(rf"^I0000 .* retrier\.cc:50\] {exhausted}$", text, re.MULTILINE)) == 1
 
 
 def test_level_3_leaves_nothing_of_a_bad_start_in_the_log(tmp_path: Path) -> None:
