@@ -120,7 +120,8 @@ class ServerCore:
         """Apply a ModelServerConfig; returns when every model that is new in it has become available.
 
         There is no limit to that wait, and no other configuration is looked at meanwhile. Raises StatusError when the
-        configuration is refused, or when a new model's load has failed for good.
+        configuration is refused, or when a new model's load has failed for good. A logging_config is refused last,
+        when all else of the configuration has taken effect (core/server_request_logger.cc).
         """
         with self._config_lock:
             former_kind, kind = self._config.WhichOneof("config"), config.WhichOneof("config")
@@ -142,6 +143,8 @@ class ServerCore:
             log.info(f"{_PLACE}:516", "Adding/updating models.")
             self._add_models(models)
             log.info(f"{_PLACE}:537", "Finished adding/updating models")
+            if any(model.HasField("logging_config") for model in models):
+                raise status.invalid_argument("No request-logger-creator provided.")
 
     def _update_labels(self, models: Any) -> None:
         """Take the labels of a configuration, all or none; raises FAILED_PRECONDITION."""
