@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import flags
+from . import flags, log
 
 FAILURE = 255  # main() of the real server returns -1
 
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(f"unknown argument: {parsed.unknown[0]}\n{usage}")
         sys.stdout.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # what Python's TensorFlow says of itself, the real one does not
+    # What Python's TensorFlow says of itself, the real one does not; log.py has read the variable before.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = str(max(1, log.min_level(os.environ.get("TF_CPP_MIN_LOG_LEVEL", ""))))
 
     from .status import StatusError
 

@@ -92,7 +92,7 @@ class AspiredVersionsManager:
                 self._basic_manager.manage(servable_id, path)
             except status.StatusError as error:
                 log.error(
-                    "tensorflow_serving/core/aspired_versions_manager.cc:320",
+                    "tensorflow_serving/core/aspired_versions_manager.cc:359",
                     f"Internal error: Unable to transfer servable {servable_id} to 'basic_manager_': {error.message}",
                 )
 

@@ -20,6 +20,8 @@ from .serving_map import ServingMap
 
 ResultT = TypeVar("ResultT")
 
+_RETRIER = "tensorflow_serving/util/retrier.cc"
+
 
 class Servable(Protocol):
     """What a loader makes."""
@@ -162,10 +164,10 @@ class BasicManager:
         try:
             self._reserve_resources(harness)
             log.info(
-                "tensorflow_serving/core/loader_harness.cc:71", f"Approving load for servable version {harness.id}"
+                "tensorflow_serving/core/loader_harness.cc:70", f"Approving load for servable version {harness.id}"
             )
             self._publish(harness.id, State.LOADING)
-            log.info("tensorflow_serving/core/loader_harness.cc:79", f"Loading servable version {harness.id}")
+            log.info("tensorflow_serving/core/loader_harness.cc:78", f"Loading servable version {harness.id}")
             servable = self._retry(
                 f"Loading servable: {harness.id}", lambda: self._loader(harness.id, harness.path), harness
             )
@@ -174,11 +176,11 @@ class BasicManager:
                 harness.state = HarnessState.ERROR
             self._publish(harness.id, State.END, error)
             log.error(
-                "tensorflow_serving/core/aspired_versions_manager.cc:384",
+                "tensorflow_serving/core/aspired_versions_manager.cc:420",
                 f"Servable {harness.id} cannot be loaded: {error}",
             )
             return
-        log.info("tensorflow_serving/core/loader_harness.cc:105", f"Successfully loaded servable version {harness.id}")
+        log.info("tensorflow_serving/core/loader_harness.cc:108", f"Successfully loaded servable version {harness.id}")
         with self._lock:
             harness.servable = servable
             harness.state = HarnessState.READY
@@ -197,23 +199,23 @@ class BasicManager:
                     status.Code.INTERNAL,
                     f"Error while attempting to reserve resources to load servable {harness.id}: {error.message}",
                 )
-                log.warning("tensorflow_serving/core/basic_manager.cc:656", str(problem))
+                log.warning("tensorflow_serving/core/basic_manager.cc:734", str(problem))
                 raise problem from error
         log.info(
-            "tensorflow_serving/core/basic_manager.cc:739",
+            "tensorflow_serving/core/basic_manager.cc:786",
             f"Successfully reserved resources to load servable {harness.id}",
         )
 
     def _unload(self, harness: _Harness) -> None:
         with self._lock:
-            log.info("tensorflow_serving/core/loader_harness.cc:127", f"Quiescing servable version {harness.id}")
+            log.info("tensorflow_serving/core/loader_harness.cc:168", f"Quiescing servable version {harness.id}")
             self._publish(harness.id, State.UNLOADING)
             self._update_serving_map()
-            log.info("tensorflow_serving/core/loader_harness.cc:134", f"Done quiescing servable version {harness.id}")
+            log.info("tensorflow_serving/core/loader_harness.cc:175", f"Done quiescing servable version {harness.id}")
         if harness.servable is not None:
             harness.servable.close()
             harness.servable = None
-        log.info("tensorflow_serving/core/loader_harness.cc:150", f"Done unloading servable version {harness.id}")
+        log.info("tensorflow_serving/core/loader_harness.cc:140", f"Done unloading servable version {harness.id}")
         with self._lock:
             harness.state = HarnessState.DISABLED
         self._publish(harness.id, State.END)
@@ -229,23 +231,29 @@ class BasicManager:
 
     def _retry(self, description: str, attempt: Callable[[], ResultT], harness: _Harness) -> ResultT:
         """Call attempt until it succeeds, is no longer wanted or has failed 1 + max_num_load_retries times."""
-        place = "tensorflow_serving/util/retrier.cc"
         tries = 0
         while True:
             if tries > 0:
                 time.sleep(max(0.0, self._retry_interval_seconds))
-                log.info(f"{place}:34", f"Retrying of {description} retry: {tries}")
+                log.info(f"{_RETRIER}:36", f"Retrying of {description} retry: {tries}")
             tries += 1
             try:
-                return attempt()
+                result = attempt()
             except status.StatusError as error:
-                log.error(f"{place}:40", f"{description} failed: {error}")
-                if harness.retry_cancelled:
-                    log.info(f"{place}:48", f"Retrying of {description} was cancelled.")
-                    raise
-                if tries > self._max_num_load_retries:
-                    log.info(
-                        f"{place}:52",
-                        f"Retrying of {description} exhausted max_num_retries: {self._max_num_load_retries}",
-                    )
-                    raise
+                log.error(f"{_RETRIER}:40", f"{description} failed: {error}")
+                if not harness.retry_cancelled and tries <= self._max_num_load_retries:
+                    continue
+                self._log_end_of_retries(description, tries, harness)
+                raise
+            self._log_end_of_retries(description, tries, harness)
+            return result
+
+    def _log_end_of_retries(self, description: str, tries: int, harness: _Harness) -> None:
+        """Say why there are no more tries; the last one allowed counts as exhausting them, also when it succeeded."""
+        if harness.retry_cancelled:
+            log.info(f"{_RETRIER}:47", f"Retrying of {description} was cancelled.")
+        if tries == self._max_num_load_retries + 1:
+            log.info(
+                f"{_RETRIER}:50",
+                f"Retrying of {description} exhausted max_num_retries: {self._max_num_load_retries}",
+            )

@@ -42,7 +42,7 @@ def _platform(model: Any) -> str:
     """Return the platform of a ModelConfig; raises INVALID_ARGUMENT when it has none, or two."""
     if model.model_type != model_server_config_pb2.MODEL_TYPE_UNSPECIFIED:
         log.warning(
-            f"{_PLACE}:58",
+            f"{_PLACE}:80",
             "Deprecated ModelServerConfig::model_type field used. Prefer ModelServerConfig::model_platform.",
         )
         if model.model_platform:
@@ -120,7 +120,8 @@ class ServerCore:
         """Apply a ModelServerConfig; returns when every model that is new in it has become available.
 
         There is no limit to that wait, and no other configuration is looked at meanwhile. Raises StatusError when the
-        configuration is refused, or when a new model's load has failed for good.
+        configuration is refused, or when a new model's load has failed for good. A logging_config is refused last,
+        when all else of the configuration has taken effect (core/server_request_logger.cc).
         """
         with self._config_lock:
             former_kind, kind = self._config.WhichOneof("config"), config.WhichOneof("config")
@@ -130,7 +131,7 @@ class ServerCore:
                     "another."
                 )
             if kind is None:
-                log.info(f"{_PLACE}:450", "Taking no action for empty config.")
+                log.info(f"{_PLACE}:500", "Taking no action for empty config.")
                 return
             if kind != _MODEL_LIST:
                 raise status.invalid_argument("ModelServer does not yet support custom model config.")
@@ -139,9 +140,11 @@ class ServerCore:
             _validate_platforms_kept(self._config.model_config_list.config, models)
             self._config = config
             self._update_labels(models)
-            log.info(f"{_PLACE}:471", "Adding/updating models.")
+            log.info(f"{_PLACE}:516", "Adding/updating models.")
             self._add_models(models)
-            log.info(f"{_PLACE}:501", "Finished adding/updating models")
+            log.info(f"{_PLACE}:537", "Finished adding/updating models")
+            if any(model.HasField("logging_config") for model in models):
+                raise status.invalid_argument("No request-logger-creator provided.")
 
     def _update_labels(self, models: Any) -> None:
         """Take the labels of a configuration, all or none; raises FAILED_PRECONDITION."""
@@ -165,7 +168,7 @@ class ServerCore:
     def _add_models(self, models: Any) -> None:
         monitored = []
         for model in models:
-            log.info(f"{_PLACE}:603", f" (Re-)adding model: {model.name}")
+            log.info(f"{_PLACE}:645", f" (Re-)adding model: {model.name}")
             monitored.append(MonitoredModel(model.name, model.base_path, model.model_version_policy))
         for model in models:
             if _platform(model) not in self._options.platforms:

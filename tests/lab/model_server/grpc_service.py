@@ -5,11 +5,13 @@ Source: tensorflow/serving @ 9d981c5c, model_servers/prediction_service_impl.cc 
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -170,13 +172,13 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 )
             for index, model in enumerate(request.config.model_config_list.config):
                 log.info(
-                    f"{place}:51",
+                    f"{place}:57",
                     f"\nConfig entry\n\tindex : {index}\n\tpath : {model.base_path}\n\tname : {model.name}"
                     f"\n\tplatform : {model.model_platform}",
                 )
             self._core.reload_config(request.config)
         except status.StatusError as error:
-            log.error(f"{place}:67", f"ReloadConfig failed: {error.message}")
+            log.error(f"{place}:73", f"ReloadConfig failed: {error.message}")
             return _abort(context, error)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
@@ -228,28 +230,42 @@ def _credentials(options: GrpcOptions) -> grpc.ServerCredentials | None:
     )
 
 
-def _channel_arguments(text: str) -> list[tuple[str, Any]]:
-    """Return `key=value,...` as gRPC options, whole numbers as int."""
-    arguments: list[tuple[str, Any]] = []
-    for pair in filter(None, text.split(",")):
-        key, _equals, value = pair.partition("=")
+def _segmentation_fault() -> NoReturn:
+    """End the process where the real server reads memory that is not its own."""
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    while True:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _channel_arguments(text: str) -> dict[str, Any]:
+    """Return `key=value,...` as gRPC options, whole numbers as int; an entry without `=` ends the process."""
+    arguments: dict[str, Any] = {}
+    for entry in text.split(",") if text else []:
+        parts = entry.split("=")
+        if len(parts) < 2:
+            _segmentation_fault()
+        key, value = parts[:2]
         try:
-            arguments.append((key, int(value)))
+            arguments[key] = int(value)
         except ValueError:
-            arguments.append((key, value))
+            arguments[key] = value
     return arguments
 
 
 def start(core: ServerCore, options: GrpcOptions) -> grpc.Server:
-    """Listen on 0.0.0.0, all interfaces, and serve; raises StatusError when that fails."""
+    """Listen on 0.0.0.0, all interfaces, and serve; raises StatusError when that fails.
+
+    The port is shared with any other server of the same user that shares it, and each gets some of the connections.
+    """
     credentials = _credentials(options)
+    arguments = {
+        "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+        "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
+        "grpc.so_reuseport": 1,  # as gRPC for C++ has it, whatever the default of the one for Python
+        **_channel_arguments(options.channel_arguments),
+    }
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=max(1, options.max_threads)),
-        options=[
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-            *_channel_arguments(options.channel_arguments),
-        ],
+        futures.ThreadPoolExecutor(max_workers=max(1, options.max_threads)), options=list(arguments.items())
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(core, options), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), server)
@@ -265,6 +281,8 @@ def start(core: ServerCore, options: GrpcOptions) -> grpc.Server:
             else:
                 server.add_secure_port(address, credentials)
     except RuntimeError as error:
+        if options.enable_healthcheck_service:
+            _segmentation_fault()  # the real server asks for the health service of the server that it has not got
         raise status.invalid_argument("Failed to BuildAndStart gRPC server") from error
     server.start()
     return server

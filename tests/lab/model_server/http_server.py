@@ -180,10 +180,7 @@ def start(api: RestApi, options: HttpOptions) -> bool:
         except OSError:
             continue
         threading.Thread(target=server.serve_forever, name="httprestserver", daemon=True).start()
-        log.info("tensorflow_serving/util/net_http/server/internal/evhttp_server.cc:250", "Entering the event loop ...")
+        log.net("evhttp_server.cc", 261, "Entering the event loop ...")
         return True
-    log.error(
-        "tensorflow_serving/util/net_http/server/internal/evhttp_server.cc:230",
-        f"Couldn't bind to port {options.port}",
-    )
+    log.net("evhttp_server.cc", 234, f"Couldn't bind to port {options.port}")
     return False

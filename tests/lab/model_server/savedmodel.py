@@ -100,28 +100,34 @@ class Bundle:
         gc.collect()  # graphs refer to themselves
 
 
-def _read_saved_model(directory: str) -> Any:
-    """Parse saved_model.pb or saved_model.pbtxt; raises NOT_FOUND or DATA_LOSS."""
-    log.info("tensorflow/cc/saved_model/reader.cc:83", f"Reading SavedModel from: {directory}")
-    proto = saved_model_pb2.SavedModel()
-    binary = Path(directory, "saved_model.pb")
-    text = Path(directory, "saved_model.pbtxt")
-    try:
-        if binary.exists():
-            proto.ParseFromString(binary.read_bytes())
-            return proto
-        if text.exists():
-            return text_format.Parse(text.read_bytes(), proto)
-    except OSError as error:
-        raise status.from_os_error(error, str(error.filename)) from error
-    except DecodeError as error:
-        raise status.StatusError(status.Code.DATA_LOSS, f"Can't parse {binary} as binary proto") from error
-    except text_format.ParseError as error:
-        raise status.StatusError(status.Code.DATA_LOSS, f"Can't parse {text} as text proto") from error
+def _find_saved_model(directory: str) -> Path:
+    """Return the path of saved_model.pb or saved_model.pbtxt; raises NOT_FOUND."""
+    for name in ("saved_model.pb", "saved_model.pbtxt"):
+        file = Path(directory, name)
+        if file.exists():
+            return file
     raise status.not_found(
         f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}. Check that the "
         "directory exists and that you have the right permissions for accessing it."
     )
+
+
+def _read_saved_model(file: Path) -> Any:
+    """Parse saved_model.pb or saved_model.pbtxt; raises DATA_LOSS, or the status of the file that cannot be read."""
+    log.info("tensorflow/cc/saved_model/reader.cc:83", f"Reading SavedModel from: {file.parent}")
+    proto = saved_model_pb2.SavedModel()
+    try:
+        content = file.read_bytes()
+        if file.suffix == ".pbtxt":
+            return text_format.Parse(content, proto)
+        proto.ParseFromString(content)
+    except OSError as error:
+        raise status.from_os_error(error, str(file)) from error
+    except DecodeError as error:
+        raise status.StatusError(status.Code.DATA_LOSS, f"Can't parse {file} as binary proto") from error
+    except text_format.ParseError as error:
+        raise status.StatusError(status.Code.DATA_LOSS, f"Can't parse {file} as text proto") from error
+    return proto
 
 
 def _find_meta_graph(saved_model: Any, tags: set[str]) -> Any:
@@ -180,10 +186,11 @@ def _restore(directory: str, meta_graph: Any, session: Session, asset_feeds: dic
     session.run(feeds, targets=[saver.restore_op_name])
 
 
-def _load(directory: str, tags: set[str], config: Any) -> Bundle:
-    """Load a SavedModel, timing its two stages; raises StatusError."""
+def _load(file: Path, tags: set[str], config: Any) -> Bundle:
+    """Load the SavedModel that a file describes, timing its two stages; raises StatusError."""
     start = time.monotonic()
-    meta_graph = _find_meta_graph(_read_saved_model(directory), tags)
+    directory = str(file.parent)
+    meta_graph = _find_meta_graph(_read_saved_model(file), tags)
     session = Session(meta_graph.graph_def, config)
     try:
         asset_feeds = _asset_feeds(directory, meta_graph)
@@ -205,14 +212,15 @@ def _load(directory: str, tags: set[str], config: Any) -> Bundle:
 
 
 def load(directory: str, tags: set[str], config: Any) -> Bundle:
-    """Load the SavedModel in a version directory and count the attempt in the metrics.
+    """Load the SavedModel in a version directory and count the attempt in the metrics, if there is one to load.
 
     tags must be those of a meta graph, config is a ConfigProto. Raises StatusError with TensorFlow's code and message.
     """
+    file = _find_saved_model(directory)
     start = time.monotonic()
     outcome, problem = "success", None
     try:
-        return _load(directory, tags, config)
+        return _load(file, tags, config)
     except status.StatusError as error:
         outcome, problem = "fail", error
         raise

@@ -86,7 +86,7 @@ def _model_server_config(flags: dict[str, Any]) -> Any:
         return text_protos.read(flags["model_config_file"], config)
     name, base_path = flags["model_name"], flags["model_base_path"]
     log.info(
-        f"{_PLACE}:77",
+        f"{_PLACE}:80",
         f"Building single TensorFlow model file config:  model_name: {name} model_base_path: {base_path}",
     )
     config.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")
@@ -122,12 +122,12 @@ def _poll_config(core: ServerCore, path: str) -> None:
     try:
         config = text_protos.read(path, model_server_config_pb2.ModelServerConfig())
     except status.StatusError as error:
-        log.error(f"{_PLACE}:176", f"Failed to read ModelServerConfig file: {error.message}")
+        log.error(f"{_PLACE}:170", f"Failed to read ModelServerConfig file: {error.message}")
         return
     try:
         core.reload_config(config)
     except status.StatusError as error:
-        log.error(f"{_PLACE}:183", f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error.message}")
+        log.error(f"{_PLACE}:177", f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error.message}")
 
 
 def _check_flags(flags: dict[str, Any]) -> None:
@@ -158,9 +158,9 @@ def _start_grpc(core: ServerCore, flags: dict[str, Any]) -> grpc.Server:
         ),
     )
     if flags["port"]:
-        log.info(f"{_PLACE}:423", f"Running gRPC ModelServer at 0.0.0.0:{flags['port']} ...")
+        log.info(f"{_PLACE}:430", f"Running gRPC ModelServer at 0.0.0.0:{flags['port']} ...")
     if flags["grpc_socket_path"]:
-        log.info(f"{_PLACE}:427", f"Running gRPC ModelServer at UNIX socket {flags['grpc_socket_path']} ...")
+        log.info(f"{_PLACE}:433", f"Running gRPC ModelServer at UNIX socket {flags['grpc_socket_path']} ...")
     return server
 
 
@@ -171,7 +171,7 @@ def _start_rest(core: ServerCore, flags: dict[str, Any]) -> None:
         return
     if port == flags["port"]:
         log.error(
-            f"{_PLACE}:459",
+            f"{_PLACE}:456",
             "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
             "Skipped exporting HTTP/REST API.",
         )
@@ -186,9 +186,9 @@ def _start_rest(core: ServerCore, flags: dict[str, Any]) -> None:
         port, flags["rest_api_num_threads"], flags["rest_api_enable_cors_support"], metrics_path
     )
     if http_server.start(api, options):
-        log.info(f"{_PLACE}:444", f"Exporting HTTP/REST API at:localhost:{port} ...")
+        log.info(f"{_PLACE}:451", f"Exporting HTTP/REST API at:localhost:{port} ...")
     else:
-        log.error(f"{_PLACE}:450", f"Failed to start HTTP Server at localhost:{port}")
+        log.error(f"{_PLACE}:453", f"Failed to start HTTP Server at localhost:{port}")
 
 
 def build_and_start(flags: dict[str, Any]) -> RunningServer:

@@ -47,7 +47,7 @@ def _index_children(children: list[str]) -> dict[int, str]:
             continue
         if version in by_version:
             log.warning(
-                f"{_PLACE}:118",
+                f"{_PLACE}:129",
                 f"Duplicate version directories detected. Version {version} will be loaded from {child}, "
                 f"{by_version[version]} will be ignored.",
             )
@@ -66,7 +66,7 @@ def _select(model: MonitoredModel, children: list[str]) -> list[tuple[int, str]]
         wanted = set(model.policy.specific.versions)
         for version in sorted(wanted - by_version.keys()):
             log.warning(
-                f"{_PLACE}:211",
+                f"{_PLACE}:238",
                 f"Version {version} of servable {model.name}, which was requested to be served as a 'specific' version "
                 "in the servable's version policy, was not found in the file system",
             )
@@ -92,7 +92,7 @@ def poll_model(model: MonitoredModel) -> list[tuple[int, str]]:
     versions = _select(model, children)
     if not versions:
         log.warning(
-            f"{_PLACE}:268",
+            f"{_PLACE}:314",
             f"No versions of servable {model.name} found under base path {model.base_path}. Did you forget to name "
             "your leaf directory as a number (eg. '/1/')?",
         )
@@ -140,7 +140,7 @@ class FileSystemSource:
                 found = {model.name: poll_model(model) for model in self._models}
             except status.StatusError as error:
                 log.error(
-                    f"{_PLACE}:378",
+                    f"{_PLACE}:416",
                     f"FileSystemStoragePathSource encountered a filesystem access error: {error.message}",
                 )
                 return

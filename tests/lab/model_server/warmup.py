@@ -41,8 +41,11 @@ def _replay(bundle: Bundle, record: Any) -> None:
         raise status.StatusError(status.Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
 
-def _replay_file(bundle: Bundle, path: Path, iterations: int) -> int:
-    """Replay every record of a TFRecord file; returns their number. Raises StatusError."""
+def _replay_file(bundle: Bundle, path: Path, iterations: int) -> tuple[int, status.StatusError | None]:
+    """Replay every record of a TFRecord file; returns their number, and DATA_LOSS where it is none, or none further on.
+
+    Raises the status of the first request that fails.
+    """
     number = 0
     try:
         for number, content in enumerate(tf.compat.v1.io.tf_record_iterator(str(path)), start=1):
@@ -52,38 +55,35 @@ def _replay_file(bundle: Bundle, path: Path, iterations: int) -> int:
                 raise status.invalid_argument(f"Failed to parse warmup record: {content!r} from {path}") from error
             for _iteration in range(iterations):
                 _replay(bundle, record)
-            metrics.model_warmup_records_read.add(str(path))
             if number > MAX_RECORDS:
                 raise status.invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     except tf.errors.DataLossError as error:
-        raise status.StatusError(
-            status.Code.DATA_LOSS, f"{error.message}. Please verify your warmup data is in TFRecord format."
-        ) from error
-    return number
+        return number, status.StatusError(status.Code.DATA_LOSS, error.message)
+    return number, None
 
 
 def run(bundle: Bundle, directory: str, iterations: int) -> None:
     """Warm a bundle up with the requests in its directory's assets.extra, if any, each so many times.
 
-    Raises the status of the first request that fails, and with it fails the load.
+    Raises the status of the first request that fails, or DATA_LOSS for a file that is no TFRecord, and with it fails
+    the load. A request that fails leaves nothing in the metrics.
     """
     path = Path(directory, "assets.extra", "tf_serving_warmup_requests")
     if not path.exists():
-        log.info(f"{_PLACE}:85", f"No warmup data file found at {path}")
+        log.info(f"{_PLACE}:86", f"No warmup data file found at {path}")
         return
     log.info(f"{_PLACE}:97", f"Starting to read warmup data for model at {path}")
     start = time.monotonic()
-    outcome = "OK"
-    try:
-        number = _replay_file(bundle, path, iterations)
-    except status.StatusError as error:
-        outcome = str(error)
-        raise
-    finally:
-        micros = int((time.monotonic() - start) * 1e6)
-        metrics.model_warmup_latency.observe(micros, directory, outcome)
+    number, problem = _replay_file(bundle, path, iterations)
+    micros = int((time.monotonic() - start) * 1e6)
+    outcome = str(problem or "OK")
+    metrics.model_warmup_latency.observe(micros, directory, outcome)
+    metrics.model_warmup_records_read.add(directory, outcome, amount=number)
+    if problem is not None:
+        message = f"{problem.message}. Please verify your warmup data is in TFRecord format."
+        raise status.StatusError(problem.code, message)
     log.info(
-        f"{_PLACE}:210",
+        f"{_PLACE}:240",
         f"Finished reading warmup data for model at {path}. Number of warmup records read: {number}. Elapsed time "
         f"(microseconds): {micros}.",
     )

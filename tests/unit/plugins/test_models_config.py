@@ -80,17 +80,11 @@ class Host:
 
     @staticmethod
     def _entry(line: str) -> str:
-        """Return a line of the log, which begins with the local time, as journalctl has it."""
-        new_form = re.match(r"[IWEF]\d{4} 00:00:(\d+\.\d+) ", line)
-        try:
-            moment = (
-                float(new_form[1])
-                if new_form
-                else time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) + float(line[19:26])
-            )
-        except ValueError:
+        """Return a line of the log, which has the seconds since the epoch at its front, as journalctl has it."""
+        stamp = re.match(r"[IWE]0000 00:00:([0-9.]+) ", line)
+        if stamp is None:
             return ""
-        return json.dumps({"MESSAGE": line, "__REALTIME_TIMESTAMP": str(int(moment * 1e6))})
+        return json.dumps({"MESSAGE": line, "__REALTIME_TIMESTAMP": str(int(float(stamp[1]) * 1e6))})
 
     def configure(self, *catalog: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Run the module."""

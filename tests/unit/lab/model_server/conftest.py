@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,13 +50,21 @@ class Publisher:
 
     def publish_without(self, model: str, directory: str, missing: str) -> Path:
         """Publish a version that lacks a file or directory, such as `variables` or `saved_model.pb`."""
+
+        def remove(version: Path) -> None:
+            lacking = version / missing
+            if lacking.is_dir():
+                shutil.rmtree(lacking)
+            else:
+                lacking.unlink()
+
+        return self.publish_spoilt(model, directory, remove)
+
+    def publish_spoilt(self, model: str, directory: str, spoil: Callable[[Path], None]) -> Path:
+        """Publish a version to whose directory something was done before."""
         staging = self.base_path(model) / f".staging-{directory}"
         shutil.copytree(self._affine / "2", staging)
-        lacking = staging / missing
-        if lacking.is_dir():
-            shutil.rmtree(lacking)
-        else:
-            lacking.unlink()
+        spoil(staging)
         return staging.rename(self.base_path(model) / directory)
 
     def remove(self, model: str, directory: str) -> None:

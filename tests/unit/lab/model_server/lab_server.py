@@ -67,16 +67,24 @@ class Answer:
 class LabServer:
     """One running model server, with its ports and its output."""
 
-    def __init__(self, directory: Path, *flags: str, one_port: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *flags: str, one_port: bool = False, environment: dict[str, str] | None = None
+    ) -> None:
         self.grpc_port, free = free_ports(2)
         self.rest_port = self.grpc_port if one_port else free
         self._stdout = directory / f"stdout-{self.grpc_port}"
         self._stderr = directory / f"stderr-{self.grpc_port}"
         command = [sys.executable, "-m", "model_server", f"--port={self.grpc_port}"]
         command += [f"--rest_api_port={self.rest_port}", "--tensorflow_session_parallelism=1", *flags]
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), "PYTHONUNBUFFERED": "1"}
+        variables = {
+            **os.environ,
+            "PYTHONPATH": str(PACKAGE_PARENT),
+            "PYTHONUNBUFFERED": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "0",
+            **(environment or {}),
+        }
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)  # noqa: S603
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=variables)  # noqa: S603
 
     def stdout(self) -> str:
         """Return what the server has printed."""
@@ -188,9 +196,11 @@ class Traffic:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *flags: str, one_port: bool = False) -> Iterator[LabServer]:
+def running(
+    directory: Path, *flags: str, one_port: bool = False, environment: dict[str, str] | None = None
+) -> Iterator[LabServer]:
     """Start a server and end it with the block; one_port gives REST the port of gRPC."""
-    server = LabServer(directory, *flags, one_port=one_port)
+    server = LabServer(directory, *flags, one_port=one_port, environment=environment)
     try:
         yield server
     finally:

@@ -44,4 +44,5 @@ def test_warmup_requests_are_replayed_before_the_model_is_available(models_serve
     assert "Number of warmup records read: 1." in log[finished:]
     assert finished < log.index("Successfully loaded servable version {name: warm version: 1}")
     samples = models_server.metrics()
-    assert samples[f':tensorflow:serving:model_warmup_latency_count{{model_path="{path}",status="OK"}}'] == 1
+    for metric in ("model_warmup_latency_count", "model_warmup_records_read"):
+        assert samples[f':tensorflow:serving:{metric}{{model_path="{path}",status="OK"}}'] == 1

@@ -93,6 +93,36 @@ def test_new_model_whose_warmup_fails_does_not_become_available(
     write_config(config, good)
 
 
+def with_logging(entry: str) -> str:
+    """Return an entry of models.config with an empty logging_config."""
+    return entry.replace("config {", "config { logging_config { }", 1)
+
+
+def test_logging_config_fails_every_reload_after_the_rest_of_the_file_has_taken_effect(
+    server: LabServer, config: Path, good: str, publisher: Publisher
+) -> None:
+    publisher.publish("logged", "1")
+    start = server.mark()
+    write_config(config, good, with_logging(model_entry("logged", publisher.base_path("logged"))))
+    refusal = f"{RELOAD}No request-logger-creator provided.\n"
+    wait_for(lambda: server.log()[start:].count(refusal) == 2, "two refusals")
+    assert server.predict("logged", 1.0).json == {"predictions": [1.5]}
+    write_config(config, good)
+    server.wait_for_states("logged", {"1": "END"})
+    start = server.mark()
+    server.wait_for_log("Finished adding/updating models", after=start)
+    assert refusal not in server.log()[start:]
+
+
+def test_logging_config_is_fatal_at_start(tmp_path: Path, good: str) -> None:
+    write_config(tmp_path / "models.config", with_logging(good))
+    with running(tmp_path, f"--model_config_file={tmp_path / 'models.config'}") as refusing:
+        assert refusing.wait_for_exit() == 255
+        assert refusing.stdout() == (
+            "Failed to start server. Error: INVALID_ARGUMENT: No request-logger-creator provided.\n"
+        )
+
+
 def test_model_that_is_left_out_is_unloaded(server: LabServer, config: Path, good: str, publisher: Publisher) -> None:
     publisher.publish("passing", "1")
     write_config(config, good, model_entry("passing", publisher.base_path("passing")))
