@@ -64,7 +64,7 @@ def withdraw(store: ModelStore, version: int, reason: str) -> None:
     """
     manifest = store.read_manifest(version) or {}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    mark = {"reason": reason, "time": now, **{name: manifest.get(name) for name in _IDENTITY}}
+    mark = {"reason": " ".join(reason.split()), "time": now, **{name: manifest.get(name) for name in _IDENTITY}}
     with store.alone():
         remove_tree(store.withdrawn(version))
         write_json(store.withdrawn_mark(version), mark)

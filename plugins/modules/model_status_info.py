@@ -10,6 +10,7 @@ short_description: Ask a TensorFlow Serving server for the states of its model v
 version_added: 0.1.0
 description:
   - Asks C(GET /v1/models/NAME) for every model. A server that does not answer is a result, not a failure.
+  - With O(unit), an answer counts only if every socket that listens on the REST and the gRPC port belongs to it.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
   - modelops.tensorflow_serving.rest
@@ -25,8 +26,16 @@ options:
     elements: str
     default: []
   base_path:
-    description: Directory on the host with one directory per model, for the digests of the versions.
+    description: Directory on the host with one directory per model, for the digests of the versions and for those that
+      were withdrawn.
     type: path
+  unit:
+    description: The systemd unit of the server. Only root sees whose a port is.
+    type: str
+  port:
+    description: Its gRPC port, V(0) where it has none. Looked at with O(unit) only.
+    type: int
+    default: 8500
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -46,7 +55,9 @@ versions:
   description:
     - One row for each version of each model that the server knows, by model and descending version.
     - A model that the server does not know, or a server that does not answer, gives one row with a V(null) version,
-      a state of V(UNKNOWN) or V(UNREACHABLE), and the reason in C(error_message).
+      a state of V(UNKNOWN) or V(UNREACHABLE), and the reason in C(error_message). With O(unit), the state is V(FOREIGN)
+      where somebody else has its port, and V(UNIT FAILED), V(UNIT INACTIVE) or the like where it is not active.
+    - A version that a server has refused, and that was withdrawn, has the state V(WITHDRAWN).
     - C(labels) are those of O(labels) that lead to the version. C(digest) and C(source_digest) are what
       M(modelops.tensorflow_serving.saved_model_versions_info) returns, V(null) without O(base_path) and for a version
       that lies there no more or was put there by somebody else.
@@ -62,6 +73,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
     REST_ARGUMENTS,
     ServingClient,
@@ -69,15 +81,22 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest i
     reason,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import SystemdUnit
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
 
 
-def rows(client: ServingClient, model: str, labels: list[str]) -> list[dict[str, Any]]:
+def rows(client: ServingClient, unit: SystemdUnit | None, model: str, labels: list[str]) -> list[dict[str, Any]]:
     """Return the rows that RETURN describes for one model, without digests."""
+    state = unit.state()[0] if unit else "active"
     try:
+        if unit and state != "active":
+            return [_no_version(model, f"UNIT {state.upper()}", f"{unit.name} is {state}")]
         status = client.status(model)
         leads_to = {label: client.label_version(model, label) for label in labels}
     except ServingError as error:
         return [_no_version(model, "UNKNOWN", str(error))]
+    except ForeignListener as error:
+        return [_no_version(model, "FOREIGN", f"{error}, not by {unit.name if unit else 'the server'} alone")]
     except OSError as error:
         return [_no_version(model, "UNREACHABLE", reason(error))]
     return [
@@ -88,6 +107,18 @@ def rows(client: ServingClient, model: str, labels: list[str]) -> list[dict[str,
             "labels": [label for label in labels if leads_to[label] == version],
         }
         for version in sorted(status, reverse=True)
+    ]
+
+
+def withdrawn_rows(base_path: str | None, model: str) -> list[dict[str, Any]]:
+    """Return a row for each version of a model that was withdrawn, the newest first."""
+    marks = withdrawn(ModelStore(Path(base_path, model))) if base_path else {}
+    return [
+        {
+            **_no_version(model, "WITHDRAWN", f"withdrawn at {marks[version]['time']}: {marks[version]['reason']}"),
+            "version": version,
+        }
+        for version in sorted(marks, reverse=True)
     ]
 
 
@@ -115,12 +146,19 @@ def main() -> None:
             "models": {"type": "list", "elements": "str", "required": True},
             "labels": {"type": "list", "elements": "str", "default": []},
             "base_path": {"type": "path"},
+            "unit": {"type": "str"},
+            "port": {"type": "int", "default": 8500},
         },
         supports_check_mode=True,
     )
     params = module.params
-    client = ServingClient.of(params)
-    versions = [row for model in params["models"] for row in rows(client, model, params["labels"])]
+    unit = SystemdUnit(module, params["unit"]) if params["unit"] else None
+    client = ServingClient.of(params, unit.cgroup, params["port"]) if unit else ServingClient.of(params)
+    versions = [
+        row
+        for model in params["models"]
+        for row in [*rows(client, unit, model, params["labels"]), *withdrawn_rows(params["base_path"], model)]
+    ]
     for row in versions:
         row.update(digests(params["base_path"], row["model"], row["version"]))
     module.exit_json(changed=False, versions=versions)

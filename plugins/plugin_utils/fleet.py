@@ -38,7 +38,7 @@ class ServedModel:
         self.entry = entry
         self.policy = read_policy(entry.get("model_version_policy"))
         # A server that does not answer has said nothing that could be compared.
-        self.answered = any(row["version"] is not None for row in rows)
+        self.answered = any(row["version"] is not None and row["state"] != "WITHDRAWN" for row in rows)
         self.available = {row["version"]: row for row in rows if row["state"] == "AVAILABLE"}
 
     def mark(self, version: int | None, problem: str) -> None:
@@ -89,7 +89,8 @@ def _not_asked(result: Mapping[str, Any]) -> Row:
 
 def _row(host: str, server: str, row: Mapping[str, Any]) -> Row:
     """Return a row with all keys; drift has what is wrong with the version itself."""
-    failed = row["version"] is None or (row["state"] == "END" and row.get("error_code") not in (None, "OK"))
+    failed = row["version"] is None or row["state"] == "WITHDRAWN"
+    failed = failed or (row["state"] == "END" and row.get("error_code") not in (None, "OK"))
     digest = row.get("digest")
     return {
         "host": host,
@@ -130,7 +131,8 @@ def _differs_from_catalog(model: ServedModel) -> bool:
         return False
     there = set(model.available)
     wanted = set(_wanted_versions(model))
-    for version in sorted(wanted - there):
+    withdrawn = {row["version"] for row in model.rows if row["state"] == "WITHDRAWN"}
+    for version in sorted(wanted - there - withdrawn):  # a row of a withdrawn one says it already
         model.mark(version, f"the catalogue says to serve version {version}")
     surplus = there - wanted if "specific" in model.policy else set()
     for version in sorted(surplus):

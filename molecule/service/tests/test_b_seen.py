@@ -245,9 +245,10 @@ def failing_server(server_on):
     """The server of debian12 with a version that cannot be loaded, and without it and restarted afterwards."""
     server = server_on("debian12")
     path = "/var/lib/tensorflow-serving/models/MLP/9"
-    server.host.check_output(f"mkdir {path}")
+    # Without saved_model.pb the server would count no attempt.
+    server.host.check_output(f"mkdir {path}.new && echo junk > {path}.new/saved_model.pb && mv {path}.new {path}")
     yield server
-    server.host.check_output(f"rmdir {path} && systemctl restart tensorflow-model-server")
+    server.host.check_output(f"rm -r {path} && systemctl restart tensorflow-model-server")
     server.host.check_output("timeout 30 sh -c 'until ss -ltn | grep -q :8501; do sleep 0.2; done'")
 
 

@@ -134,7 +134,7 @@ def test_samples_are_made_by_the_server_before_the_version_is_available(server, 
     played = tell(tfserving_models_verify=True)
     assert not played.failed, played.text
     assert tell().changed() == 0
-    read = r':tensorflow:serving:model_warmup_records_read{model_path="\S+/warm/1/\S+"} (\d+)'
+    read = r':tensorflow:serving:model_warmup_records_read{model_path="\S+/warm/1",status="OK"} (\d+)'
     assert re.search(read, server.get("/monitoring/prometheus/metrics").text)[1] == "3"
     catalog.put("warm", 2, sample_requests=[{"instances": [[1.0, 2.0]]}])
     refused = tell()

@@ -184,3 +184,39 @@ def test_models_that_would_stop_the_server_are_named(tmp_path: Path) -> None:
     assert empty.startswith(f"{tmp_path}/empty has no version")
     assert missing.startswith(f"{tmp_path}/missing does not exist")
     assert other.endswith("has no version that the policy of model other serves")
+
+
+# Versions that were withdrawn
+
+
+def catalogued(name: str = "M", **keys: Any) -> dict[str, Any]:
+    return {"name": name, "source": "s", **keys}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({"model_version_policy": specific(2)}, id="policy"),
+        pytest.param({"version_labels": {"stable": 2}}, id="label"),
+    ],
+)
+def test_model_that_asks_for_a_withdrawn_version_stays_as_it_is(keys: dict[str, Any]) -> None:
+    current = entry("M", specific(1), stable=1)
+    models, problems = catalog_models([catalogued(**keys)], Path("/m"), {"M": [1]}, {"M": [2]}, current)
+    assert (models, problems) == ([current["M"]], [])
+
+
+def test_model_that_never_served_is_left_out() -> None:
+    catalog = [catalogued(), catalogued("N", version_labels={"stable": 1})]
+    assert catalog_models(catalog, Path("/m"), {}, {"M": [1], "N": [1]}, None) == ([], [])
+
+
+def test_withdrawn_version_that_nobody_asks_for_changes_nothing() -> None:
+    models, problems = catalog_models([catalogued()], Path("/m"), {"M": [1]}, {"M": [2]}, entry("M", ALL))
+    assert (models[0]["model_version_policy"], problems) == (LATEST, [])
+
+
+def test_version_that_was_published_again_counts() -> None:
+    catalog = [catalogued(model_version_policy=specific(2))]
+    models, problems = catalog_models(catalog, Path("/m"), {"M": [1, 2]}, {"M": [2]}, entry("M", specific(1)))
+    assert (models[0]["model_version_policy"], problems) == (specific(2), [])

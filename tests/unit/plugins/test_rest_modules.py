@@ -111,7 +111,7 @@ def test_answer_of_another_program_is_a_connection_error(
 )
 def test_connection_that_breaks_is_unreachable(serving: StubServer, client: ServingClient, raw: bytes) -> None:
     serving.raw_answer = raw
-    (row,) = model_status_info.rows(client, "MLP", [])
+    (row,) = model_status_info.rows(client, None, "MLP", [])
     assert row["state"] in ("UNREACHABLE", "UNKNOWN")
     assert row["error_message"]
 
@@ -243,6 +243,69 @@ def test_wrong_instance_shape_fails_before_any_request(serving: StubServer, run_
     result = run_module(predict, rest_api_port=serving.port, model="MLP", instances=[[1, 2]], instance_shape=[3])
     assert result["msg"] == "instance_shape: an instance has 2 values, shape [3] takes 3"
     assert serving.requests == []
+
+
+# model_status_info with a unit
+
+
+@pytest.fixture
+def status_of_unit(
+    serving: StubServer, run_module: RunModule, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """Run model_status_info for model MLP of a unit in this state, whose control group is that of the tests."""
+    serving.answer_status("MLP", (1, "AVAILABLE", "OK", ""))
+
+    def run(state: str = "active", **arguments: Any) -> dict[str, Any]:
+        systemd = Systemd((state, 0))
+        monkeypatch.setattr(
+            model_status_info.AnsibleModule, "run_command", lambda *a, **k: systemd.run_command(*a, **k)
+        )
+        settings = {"rest_api_port": serving.port, "port": 0, "unit": "serving.service", "models": ["MLP"]}
+        return run_module(model_status_info, **(settings | arguments))
+
+    return run
+
+
+def test_status_of_a_unit_is_asked_at_its_own_port(status_of_unit: Callable[..., dict[str, Any]]) -> None:
+    (row,) = status_of_unit()["versions"]
+    assert (row["version"], row["state"]) == (1, "AVAILABLE")
+
+
+@pytest.mark.parametrize("state", ["failed", "inactive", "activating"])
+def test_unit_that_is_not_active_is_said_whoever_answers(
+    status_of_unit: Callable[..., dict[str, Any]], serving: StubServer, state: str
+) -> None:
+    (row,) = status_of_unit(state)["versions"]
+    assert (row["version"], row["state"]) == (None, f"UNIT {state.upper()}")
+    assert row["error_message"] == f"serving.service is {state}"
+    assert serving.requests == []
+
+
+@pytest.mark.parametrize("port", ["rest_api_port", "port"])
+def test_port_of_somebody_else_is_said(
+    status_of_unit: Callable[..., dict[str, Any]], serving: StubServer, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    own = unused_port() if port == "rest_api_port" else serving.port
+    monkeypatch.setattr(
+        rest, "check_port", lambda number, cgroup: None if number == own else check_port(number, "/system.slice/x")
+    )
+    with StubServer() as other:
+        stranger = serving.port if port == "rest_api_port" else other.port
+        (row,) = status_of_unit(**{port: stranger})["versions"]
+    assert row["state"] == "FOREIGN"
+    assert row["error_message"].startswith(f"port {stranger} is held by pid {os.getpid()}, ")
+
+
+def test_withdrawn_versions_have_rows_of_their_own(
+    status_of_unit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "MLP").mkdir()
+    (tmp_path / "MLP/.withdrawn-2.json").write_text('{"reason": "END", "time": "2026-11-29T21:24:27Z"}')
+    rows = status_of_unit(base_path=str(tmp_path))["versions"]
+    assert [(row["version"], row["state"], row["error_message"]) for row in rows] == [
+        (1, "AVAILABLE", ""),
+        (2, "WITHDRAWN", "withdrawn at 2026-11-29T21:24:27Z: END"),
+    ]
 
 
 # models_ready

@@ -280,3 +280,30 @@ def test_module_returns_labels_and_digests(
         (2, ["canary"], None, None),
         (1, ["stable", "old"], A, B),
     ]
+
+
+# What is not as it should be with the server itself
+
+
+def refused(number: int) -> Row:
+    return version(number, "WITHDRAWN", error_message="withdrawn at 2026: END", digest=None)
+
+
+def test_withdrawn_version_is_drift_and_says_why() -> None:
+    rows = fleet([version(1), refused(2)], catalog=[entry(versions=[1, 2], source="s3://models/MLP")])
+    assert [(row["version"], row["drift"], row["verdict"]) for row in rows] == [
+        (1, "", "served"),
+        (2, "withdrawn at 2026: END", "drift"),
+    ]
+
+
+def test_model_of_which_all_was_withdrawn_is_not_taken_for_served() -> None:
+    unknown = version(0, "UNKNOWN", error_message="Could not find any versions")
+    rows = fleet([{**unknown, "version": None}, refused(1)], catalog=[entry(versions=[1], source="s3://models/MLP")])
+    assert [row["verdict"] for row in rows] == ["drift", "drift"]
+
+
+@pytest.mark.parametrize("state", ["UNIT FAILED", "UNIT INACTIVE", "FOREIGN"])
+def test_unit_or_port_that_is_not_right_is_drift(state: str) -> None:
+    (row,) = fleet([{**version(0, state, error_message="it is so"), "version": None}])
+    assert (row["state"], row["drift"], row["verdict"]) == (state, "it is so", "drift")
