@@ -24,9 +24,15 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     list_files,
     tree_digest,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
     WARMUP_FILE,
     warmup_records,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+    unproven,
+    withdraw,
+    withdrawn,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import patches, run_memory, sources
 
@@ -175,6 +181,65 @@ def test_newest_version_is_published_first(
     monkeypatch.setattr(os, "rename", lambda old, new: (seen.append(Path(new).name), rename(old, new)))
     publish()
     assert seen == ["2", "1"]
+
+
+@pytest.fixture
+def refused(publish: Callable[..., dict[str, Any]], models: Path) -> ModelStore:
+    """Version 2 was published, refused by a server, and withdrawn."""
+    store = ModelStore(models / "MLP")
+    publish()
+    withdraw(store, 2, "MLP version 2 is END: NOT_FOUND: x")
+    return store
+
+
+def test_withdrawn_version_is_not_published_again_and_the_recap_says_so(
+    publish: Callable[..., dict[str, Any]], refused: ModelStore, new_run: Callable[[], None]
+) -> None:
+    for check in (True, False):
+        result = publish(check)
+        assert (result["changed"], result["published"]) == (False, [])
+        (one,) = result["withdrawn"]
+        assert (one["model"], one["version"], one["reason"]) == ("MLP", 2, "MLP version 2 is END: NOT_FOUND: x")
+        assert "MLP version 2 was withdrawn at " in result["ansible_stats"]["data"]["withdrawn"]
+        assert "-e tfserving_models_retry_withdrawn=true" in result["ansible_stats"]["data"]["withdrawn"]
+        new_run()
+    assert list(refused.published()) == [1]
+
+
+def test_withdrawn_version_counts_neither_for_the_policy_nor_for_keep(
+    publish: Callable[..., dict[str, Any]], refused: ModelStore
+) -> None:
+    result = publish(keep=1, model_version_policy={"specific": {"versions": [2]}}, version_labels={"stable": 2})
+    assert (result["changed"], [one["version"] for one in result["withdrawn"]]) == (False, [2])
+
+
+def test_withdrawn_version_is_tried_again_where_that_is_asked_for(
+    action: Any, publish: Callable[..., dict[str, Any]], refused: ModelStore
+) -> None:
+    publish(True)
+    action._task.args["retry_withdrawn"] = True
+    action._task.check_mode = False
+    assert [one["version"] for one in action.run(task_vars={})["published"]] == [2]
+    assert withdrawn(refused) == {}
+    assert not refused.withdrawn(2).exists()
+    assert unproven(refused) == [1, 2]
+
+
+def test_other_files_under_the_number_of_a_withdrawn_version_are_published(
+    publish: Callable[..., dict[str, Any]], refused: ModelStore, source: Path, new_run: Callable[[], None]
+) -> None:
+    new_run()
+    shutil.rmtree(source / "2")
+    make_saved_model(source / "2", weights=b"mended")
+    assert [one["version"] for one in publish()["published"]] == [2]
+
+
+def test_withdrawn_version_that_has_other_times_only_is_not_published(
+    publish: Callable[..., dict[str, Any]], refused: ModelStore, source: Path, new_run: Callable[[], None]
+) -> None:
+    new_run()
+    os.utime(source / "2/saved_model.pb", (1, 1))
+    assert publish()["published"] == []
 
 
 def test_version_that_would_be_pruned_is_not_published(publish: Callable[..., dict[str, Any]], models: Path) -> None:

@@ -9,13 +9,16 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import systemd
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import server_instances, systemd
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import Holder
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import KNOWN_FLAGS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
     Host,
     Instance,
     InstancesError,
     cpu_numbers,
+    displaced,
+    foreign_ports,
     instances,
     stale_units,
 )
@@ -98,6 +101,13 @@ def test_null_in_an_entry_is_as_if_it_were_not_there() -> None:
         ([{"cpus": "all"}], "it has to be a list such as 0-7,16-23"),
         ([{"numa_node": 2}], "numa_node is 2, and the host has no such node"),
         ([{"memory_max": "24GB"}], "memory_max is 24GB; it has to be a size such as 24G"),
+        ([{"environment": {"TF_CPP_MIN_LOG_LEVEL": 3}}], "TF_CPP_MIN_LOG_LEVEL is 3; it has to be 0 or 1"),
+        (
+            [{"flags": {"file_system_poll_wait_seconds": -1}}],
+            "file_system_poll_wait_seconds in tfserving_service_flags",
+        ),
+        ([{"flags": {"rest_api_num_threads": 1}}], "with one thread REST answers nothing"),
+        ([{"flags": {"grpc_channel_arguments": "a=1,b"}}], "each argument has to be name=value"),
         ([{"environment": {"A-B": 1}}], "A-B is no name of an environment variable"),
         ([{**OTHER, "flags": {"enable_batchin": 1}}], "instance other, flags: the server has no flag enable_batchin"),
         ([{"flags": {"port": 1}}], "port is set by tfserving_service_port; set that instead"),
@@ -112,6 +122,37 @@ def test_flag_that_is_wrong_for_all_is_told_once() -> None:
     with pytest.raises(InstancesError) as error:
         instances([{**OTHER, "name": "x"}, {}], {**ROLE, "environment": {"A-B": 1}}, HOST)
     assert str(error.value).count("A-B") == 2
+
+
+@pytest.mark.parametrize("path", ["metrics", "//metrics", "/v1/models/a", "/v1", "/"])
+def test_metrics_are_not_where_the_models_are(path: str) -> None:
+    with pytest.raises(InstancesError, match="tfserving_service_monitoring_path is .*; it has to begin with one slash"):
+        instances([{}], {**ROLE, "monitoring_path": path}, HOST)
+    assert instances([{}], {**ROLE, "monitoring_path": "/v1metrics"}, HOST)
+
+
+def test_port_of_somebody_else_is_refused_with_process_program_and_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {
+        8500: [Holder(7, "tensorflow_mode", "/system.slice/serving.service")],
+        8501: [
+            Holder(7, "tensorflow_mode", "/system.slice/serving.service"),
+            Holder(815, "python3", "/system.slice/tfserving.service"),
+        ],
+    }
+    monkeypatch.setattr(server_instances, "holders", lambda port: there.get(port, []))
+    ours = {"serving": "/system.slice/serving.service"}
+    (problem,) = foreign_ports(made({}, OTHER), ours)
+    assert "8501 is held by pid 815, python3, tfserving.service. Stop that" in problem
+    assert "(tfserving_service_rest_api_port)" in problem
+    assert len(foreign_ports(made({}), {})) == 2
+
+
+def test_instance_on_a_port_that_another_gets_has_to_stop_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {8510: [Holder(7, "tensorflow_mode", "/system.slice/serving.service")]}
+    monkeypatch.setattr(server_instances, "holders", lambda port: there.get(port, []))
+    ours = {"serving": "/system.slice/serving.service", "serving-other": ""}
+    assert displaced(made({}, OTHER), ours) == ["serving"]
+    assert displaced(made({"port": 8510}), ours) == []
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("0-2,5", {0, 1, 2, 5}), ("1 3", {1, 3}), ("", set()), ("7\n", {7})])
