@@ -223,5 +223,7 @@ def load(directory: str, tags: set[str], config: Any) -> Bundle:
             f"SavedModel load for tags {{ {' '.join(sorted(tags))} }}; Status: {outcome}: {problem or 'OK'}. "
             f"Took {micros} microseconds.",
         )
-        metrics.load_attempt_count.add(directory, outcome)
-        metrics.load_latency.add(directory, amount=micros)
+        # A real server counts neither where there is nothing to read.
+        if any(Path(directory, name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+            metrics.load_attempt_count.add(directory, outcome)
+            metrics.load_latency.add(directory, amount=micros)

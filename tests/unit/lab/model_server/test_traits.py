@@ -314,3 +314,22 @@ def test_10_value_of_the_wrong_type_prints_the_usage_and_exits(tmp_path: Path) -
         assert server.wait_for_exit() == 255
         assert "Couldn't interpret value abc for flag rest_api_port." in server.log()
         assert server.stdout().startswith("usage: ")
+
+
+def test_15_version_without_saved_model_pb_is_in_no_metric_and_one_without_a_shard_is(
+    tmp_path: Path, pair: tuple[Publisher, str]
+) -> None:
+    publisher, config_flag = pair
+    monitoring = tmp_path / "monitoring.config"
+    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
+    flags = ["--max_num_load_retries=0", f"--monitoring_config_file={monitoring}"]
+    with running(tmp_path, config_flag, *flags) as server:
+        server.wait_until_ready()
+        publisher.publish_without("half", "4", "saved_model.pb")
+        publisher.publish_without("other", "5", "variables/variables.data-00000-of-00001")
+        server.wait_for_states("half", {"4": "END", "1": "AVAILABLE"})
+        server.wait_for_states("other", {"5": "END", "1": "AVAILABLE"})
+        half, other = publisher.base_path("half"), publisher.base_path("other")
+        names = [name for name in server.metrics() if f"{half}/4" in name or f"{other}/5" in name]
+        assert f':tensorflow:cc:saved_model:load_attempt_count{{model_path="{other}/5",status="fail"}}' in names
+        assert not [name for name in names if f"{half}/4" in name]
