@@ -305,7 +305,13 @@ def asked(status: str, values: str) -> tuple[str, str]:
             ["8m"],
             id="in both",
         ),
-        pytest.param("TfservingModelWithoutVersion", [load(2, "fail", "_x9 1x60")], ["14m"], ["9m"], id="none"),
+        pytest.param(
+            "TfservingModelWithoutVersion",
+            [load(1, "fail", "_x9 1x60"), load(2, "fail", "_x9 1x60")],
+            ["14m"],
+            ["9m"],
+            id="none",
+        ),
         pytest.param(
             "TfservingModelWithoutVersion",
             [available("1x9 0x60"), load(2, "success", "1x70")],
