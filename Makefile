@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := python3 tests/lab/lab.py
-PYTHON_SOURCES := plugins examples tests molecule bench
+PYTHON_SOURCES := plugins roles examples tests molecule bench
 SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
 # The longest come first, so that the others fit in beside them.
 LONGEST := service upgrade
@@ -48,6 +48,7 @@ lint: .venv/installed ## Run the linters and type checkers
 	ruff check $(PYTHON_SOURCES)
 	ruff format --check $(PYTHON_SOURCES)
 	MYPYPATH=.collections mypy -p ansible_collections.modelops.tensorflow_serving.plugins
+	mypy roles/tfserving_monitoring/files/tfserving_versions.py
 	mypy examples/mnist
 	mypy tests/lab/*.py
 	mypy -p bench

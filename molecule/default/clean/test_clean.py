@@ -16,6 +16,12 @@ import pytest
         "/etc/systemd/system/multi-user.target.wants/tensorflow-model-server.service",
         "/usr/bin/tensorflow_model_server",
         "/var/lib/tensorflow-serving",
+        "/etc/systemd/system/tfserving-versions.service",
+        "/etc/systemd/system/tfserving-versions.timer",
+        "/etc/systemd/system/timers.target.wants/tfserving-versions.timer",
+        "/usr/local/sbin/tfserving-versions",
+        "/var/lib/prometheus/node-exporter/tfserving-key.prom",
+        "/var/lib/prometheus/node-exporter/tfserving-versions.prom",
     ],
 )
 def test_no_file_is_there(host, path):

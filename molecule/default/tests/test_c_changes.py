@@ -200,6 +200,23 @@ def test_installed_collection_does_the_same(play, second_version, tmp_path):
     assert played.changed() == 0
 
 
+def test_monitoring_leaves_what_remove_takes_away(play, server_on, tmp_path):
+    """The clean host that is looked at after remove.yml has had the timer and both files."""
+    host = server_on("debian12").host
+    textfiles = "/var/lib/prometheus/node-exporter"
+    host.check_output(f"mkdir -p {textfiles}")
+    variables = {
+        "tfserving_monitoring_prometheus_path": str(tmp_path),
+        "tfserving_monitoring_prometheus_service": "",
+        "tfserving_monitoring_prometheus_config_path": "",
+        "tfserving_monitoring_promtool": "",
+    }
+    played = play(str(PROJECT / "playbooks/monitoring.yml"), "--limit=localhost,debian12", variables=variables)
+    assert not played.failed, played.text
+    assert host.check_output(f"ls {textfiles}").split() == ["tfserving-key.prom", "tfserving-versions.prom"]
+    assert host.service("tfserving-versions.timer").is_running
+
+
 def test_server_that_does_not_start_fails_with_its_log(play, second_version, server_on):
     """The last test: it leaves a failed unit behind, which remove.yml has to take away too."""
     host = server_on("debian12").host

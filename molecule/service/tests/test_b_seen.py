@@ -8,7 +8,9 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import requests
@@ -20,19 +22,19 @@ LIMIT = f"--limit=localhost,{','.join(HOSTS)}"
 MONITORING = str(PROJECT / "playbooks/monitoring.yml")
 STATUS = str(PROJECT / "playbooks/status.yml")
 TEXTFILES = "/var/lib/prometheus/node-exporter"
+VERSIONS = f"{TEXTFILES}/tfserving-versions.prom"
 KEY = "tfserving_apt_signing_key_expiry_timestamp_seconds"
 METRIC = r":tensorflow:[a-z_:]+"
 
 
 @pytest.fixture(scope="module")
-def watched(play, server_on, digits, tmp_path_factory):
-    """A directory with what monitoring.yml writes for Prometheus and Grafana."""
+def monitor(play, server_on, tmp_path_factory):
+    """Play monitoring.yml into a directory, which is the directory attribute, as one does without a host for it."""
     directory = tmp_path_factory.mktemp("monitoring")
     # The controller does not know the lab's names.
     addresses = {name: {"tfserving_monitoring_address": server_on(name).address} for name in HOSTS}
     inventory = directory / "addresses.yml"
     inventory.write_text(yaml.safe_dump({"tfserving": {"hosts": addresses}}))
-    server_on("debian12").host.check_output(f"mkdir -p {TEXTFILES}")
     variables = {
         "tfserving_monitoring_hosts": HOSTS,
         "tfserving_monitoring_prometheus_path": str(directory),
@@ -42,13 +44,29 @@ def watched(play, server_on, digits, tmp_path_factory):
         "tfserving_monitoring_promtool": shutil.which("promtool") or "/usr/bin/promtool",
         "tfserving_monitoring_scrape_interval_seconds": 1,
     }
-    played = play(MONITORING, LIMIT, f"--inventory={inventory}", variables=variables)
-    assert not played.failed, played.text
-    again = play(MONITORING, LIMIT, f"--inventory={inventory}", variables=variables)
+
+    def run(*arguments: str, **more):
+        played = play(MONITORING, LIMIT, f"--inventory={inventory}", *arguments, variables={**variables, **more})
+        assert not played.failed, played.text
+        return played
+
+    run.directory = directory
+    return run
+
+
+@pytest.fixture(scope="module")
+def watched(monitor, server_on, digits):
+    """A directory with what monitoring.yml writes for Prometheus and Grafana."""
+    server_on("debian12").host.check_output(f"mkdir -p {TEXTFILES}")
+    assert monitor("--check").recap["debian12"]["changed"] > 0
+    assert not server_on("debian12").host.file(VERSIONS).exists
+    monitor()
+    again = monitor()
     assert again.changed() == 0, again.text
     for name in HOSTS:
         server_on(name).predict("MLP", {"instances": [digits[0]["pixels"]]})
-    yield directory
+    yield monitor.directory
+    monitor(tfserving_monitoring_textfile_enabled=False)
     server_on("debian12").host.check_output(f"rm -r {TEXTFILES}")
 
 
@@ -82,11 +100,61 @@ def test_end_of_the_signing_key_is_shown_where_there_is_a_node_exporter(watched,
     assert not on("debian13a").file(TEXTFILES).exists
 
 
+def checked_samples(host) -> str:
+    """Have the host ask its servers, and return the file once promtool has checked it."""
+    host.check_output("systemctl start tfserving-versions.service")
+    text = host.check_output(f"cat {VERSIONS}")
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text + "\n", text=True, capture_output=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    return text
+
+
+def test_state_of_the_versions_is_shown_where_there_is_a_node_exporter(watched, on):
+    host = on("debian12")
+    text = checked_samples(host)
+    for line in (
+        'tfserving_server_answers{host="debian12"} 1',
+        'tfserving_model_available_versions{host="debian12",model="MLP"} 1',
+        'tfserving_model_available_versions{host="debian12",model="MLP_custom"} 1',
+    ):
+        assert line in text.splitlines()
+    assert "tfserving_version_failed{" not in text
+    assert host.service("tfserving-versions.timer").is_running
+    assert host.service("tfserving-versions.timer").is_enabled
+    assert not on("debian13a").file("/etc/systemd/system/tfserving-versions.timer").exists
+
+
+def test_unit_that_asks_for_the_versions_is_locked_down(watched, on):
+    score = on("debian12").check_output("systemd-analyze security --no-pager tfserving-versions.service | tail -1")
+    assert float(re.search(r"service: (\S+)", score)[1]) < 2
+
+
+class NodeExporter(HTTPServer):
+    """Shows a host's files as its node exporter would."""
+
+    def __init__(self, host) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                text = host.check_output(f"cat {TEXTFILES}/*.prom") + "\n"
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
 class Prometheus:
     """A Prometheus of its own that reads the files."""
 
-    def __init__(self, directory) -> None:
+    def __init__(self, directory, node_exporter: NodeExporter) -> None:
         config = yaml.safe_load((directory / "scrape.yml").read_text())
+        node = {"targets": [f"127.0.0.1:{node_exporter.server_port}"]}
+        config["scrape_configs"].append({"job_name": "node", "scrape_interval": "2s", "static_configs": [node]})
         config |= {"rule_files": [str(directory / "rules.yml")], "global": {"evaluation_interval": "1s"}}
         (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
         with socket.socket() as free:
@@ -118,16 +186,19 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def prometheus(watched):
-    running = Prometheus(watched)
+def prometheus(watched, on):
+    node_exporter = NodeExporter(on("debian12"))
+    running = Prometheus(watched, node_exporter)
     yield running
     running.process.terminate()
     running.process.wait(timeout=20)
+    node_exporter.shutdown()
 
 
 def test_prometheus_finds_every_server(prometheus):
-    prometheus.wait_for(f"sum(up) == {len(HOSTS)}")
-    found = prometheus.query("up")
+    servers = 'up{job="tensorflow-serving"}'
+    prometheus.wait_for(f"sum({servers}) == {len(HOSTS)}")
+    found = prometheus.query(servers)
     assert sorted(one["metric"]["host"] for one in found) == HOSTS
 
 
@@ -140,8 +211,7 @@ def test_every_panel_shows_something(prometheus, watched, server_on, digits):
         server.post("MLP", {"instances": "none"})
         time.sleep(0.1)
     silent = {name for name, query in queries(watched).items() if not prometheus.query(query)}
-    # No version has failed here, and nobody asks the node exporters.
-    assert silent == {"Versions that a server could not load A", "Signing key ends in A"}
+    assert silent == {"Versions that a server could not load A"}
     (version,) = [
         one["metric"]["version"]
         for one in prometheus.query(queries(watched)["Versions that a server has loaded A"])
@@ -239,20 +309,78 @@ def test_table_has_colours_where_ansible_has(play):
 
 # Last, as the server tells of a version that failed until it is restarted.
 
+FAILED = "/var/lib/tensorflow-serving/models/MLP/9"
+
 
 @pytest.fixture
-def failing_server(server_on):
-    """The server of debian12 with a version that cannot be loaded, and without it and restarted afterwards."""
-    server = server_on("debian12")
-    path = "/var/lib/tensorflow-serving/models/MLP/9"
-    # Without saved_model.pb the server would count no attempt.
-    server.host.check_output(f"mkdir {path}.new && echo junk > {path}.new/saved_model.pb && mv {path}.new {path}")
-    yield server
-    server.host.check_output(f"rm -r {path} && systemctl restart tensorflow-model-server")
-    server.host.check_output("timeout 30 sh -c 'until ss -ltn | grep -q :8501; do sleep 0.2; done'")
+def failing_version(server_on):
+    """Put a version that cannot be loaded on a host; it is taken away and the server restarted afterwards."""
+    hosts = []
+
+    def put(name: str, command: str):
+        server = server_on(name)
+        hosts.append(server.host)
+        server.host.check_output(command)
+        deadline = time.monotonic() + 30
+        while {9: "END", 1: "AVAILABLE"}.items() - server.versions("MLP").items():
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        return server
+
+    yield put
+    for host in hosts:
+        host.check_output(f"rm -rf {FAILED} && systemctl restart tensorflow-model-server")
+        host.check_output("timeout 30 sh -c 'until ss -ltn | grep -q :8501; do sleep 0.2; done'")
 
 
-def test_version_that_cannot_be_loaded_sets_off_an_alert(prometheus, failing_server):
-    found = prometheus.wait_for('ALERTS{alertname="TfservingVersionNotLoaded", host="debian12"}')
-    assert found[0]["metric"]["model_path"].endswith("/MLP/9")
+def alert_on(host: str) -> str:
+    return f'ALERTS{{alertname="TfservingVersionNotLoaded", host="{host}", model="MLP", version="9"}}'
+
+
+def test_version_without_saved_model_pb_sets_off_an_alert_though_the_server_does_not_count_it(
+    prometheus, failing_version
+):
+    server = failing_version("debian12", f"mkdir {FAILED}")
+    failed = 'tfserving_version_failed{host="debian12",model="MLP",version="9",error_code="NOT_FOUND"} 1'
+    assert failed in checked_samples(server.host).splitlines()
+    assert FAILED not in server.get("/monitoring/prometheus/metrics").text
+    prometheus.wait_for(alert_on("debian12"))
     assert not prometheus.query('ALERTS{alertname="TfservingModelWithoutVersion"}')
+    # The server goes on about a version that has been removed; nobody has to do anything any more.
+    server.host.check_output(f"rmdir {FAILED}")
+    assert "tfserving_version_failed" not in checked_samples(server.host)
+    assert server.versions("MLP")[9] == "END"
+    prometheus.wait_for(f"absent({alert_on('debian12')})")
+
+
+def test_version_that_cannot_be_loaded_sets_off_an_alert_without_a_node_exporter(prometheus, failing_version):
+    models = FAILED.rpartition("/")[0]
+    failing_version(
+        "debian13a",
+        f"cp -a {models}/1 {models}/.9 && rm {models}/.9/variables/variables.data-* && mv {models}/.9 {FAILED}",
+    )
+    prometheus.wait_for(alert_on("debian13a"))
+
+
+def test_server_that_does_not_answer_is_shown(watched, on):
+    host = on("debian12")
+    host.check_output("systemctl stop tensorflow-model-server")
+    try:
+        text = checked_samples(host)
+    finally:
+        host.check_output("systemctl start tensorflow-model-server")
+        host.check_output("timeout 30 sh -c 'until ss -ltn | grep -q :8501; do sleep 0.2; done'")
+    assert 'tfserving_server_answers{host="debian12"} 0' in text.splitlines()
+    assert "tfserving_model_available_versions" not in text
+
+
+def test_nothing_is_left_for_a_node_exporter_that_is_not_wanted(monitor, watched, on):
+    host = on("debian12")
+    would = monitor("--check", tfserving_monitoring_textfile_enabled=False)
+    assert would.recap["debian12"]["changed"] > 0
+    assert host.service("tfserving-versions.timer").is_running
+    monitor(tfserving_monitoring_textfile_enabled=False)
+    assert host.check_output(f"ls -A {TEXTFILES}") == ""
+    assert host.check_output("find / -xdev -name 'tfserving-versions*'") == ""
+    assert host.check_output("systemctl list-units --all --no-legend --plain 'tfserving-versions*'") == ""
+    assert monitor(tfserving_monitoring_textfile_enabled=False).changed() == 0

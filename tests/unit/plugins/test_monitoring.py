@@ -22,8 +22,10 @@ DASHBOARD = json.loads((ROOT / "roles/tfserving_monitoring/files/dashboard.json"
 
 # The recording keeps the lines that begin with :tensorflow:serving: only. A real server was seen to have this one too.
 ALSO_SEEN = {":tensorflow:cc:saved_model:load_attempt_count": "counter"}
-# Not the server's: up is Prometheus's own, the other one is written by tasks/key.yml.
-OURS = {"up": "gauge", "tfserving_apt_signing_key_expiry_timestamp_seconds": "gauge"}
+# Not the server's: up is Prometheus's own, one is written by tasks/key.yml, the others by the program of the timer.
+VERSIONS_PROGRAM = (ROOT / "roles/tfserving_monitoring/files/tfserving_versions.py").read_text()
+OF_VERSIONS = re.findall(r'^    "(tfserving_\w+)": "', VERSIONS_PROGRAM, re.MULTILINE)
+OURS = dict.fromkeys(["up", "tfserving_apt_signing_key_expiry_timestamp_seconds", *OF_VERSIONS], "gauge")
 
 INVENTORY = {
     "tfserving": {
@@ -89,7 +91,7 @@ def rules(placed: Path) -> list[dict[str, Any]]:
 
 def test_promtool_takes_the_files(placed: Path) -> None:
     assert "SUCCESS" in promtool("check", "config", placed / "prometheus/scrape.yml")
-    assert "7 rules found" in promtool("check", "rules", placed / "prometheus/rules.yml")
+    assert "9 rules found" in promtool("check", "rules", placed / "prometheus/rules.yml")
 
 
 def test_every_instance_is_a_target(placed: Path) -> None:
@@ -215,6 +217,11 @@ def test_query_of_the_dashboard_asks_for_what_a_server_has(name: str) -> None:
     assert used <= known_metrics()
 
 
+def test_rules_use_all_that_the_host_says_of_its_versions(rules: list[dict[str, Any]]) -> None:
+    assert len(OF_VERSIONS) == 5
+    assert set(OF_VERSIONS) <= set().union(*(used_metrics(rule["expr"]) for rule in rules))
+
+
 def test_every_rule_asks_for_what_a_server_has(rules: list[dict[str, Any]]) -> None:
     for rule in rules:
         used = used_metrics(rule["expr"])
@@ -247,10 +254,26 @@ PATH = "/var/lib/tensorflow-serving/models/MLP"
 BUCKET = f':tensorflow:serving:request_latency_bucket{{{SERVER},model_name="MLP",API="Predict",entrypoint="REST"'
 EXPIRY = 'tfserving_apt_signing_key_expiry_timestamp_seconds{host="web1",fingerprint="916E"}'
 DAY = 86400
+# What the host says itself, scraped from its node exporter.
+NODE = 'job="node",instance="web1:9100",host="web1"'
+LAST_RUN = f"tfserving_versions_last_run_timestamp_seconds{{{NODE}}}"
+WITHDRAWN = f'tfserving_version_withdrawn{{{NODE},model="MLP",version="2"}}'
 
 
 def load(version: int, status: str, values: str) -> tuple[str, str]:
     return f'{LOADS}{{{SERVER},model_path="{PATH}/{version}",status="{status}"}}', values
+
+
+def failed(version: int, values: str) -> tuple[str, str]:
+    return f'tfserving_version_failed{{{NODE},model="MLP",version="{version}",error_code="NOT_FOUND"}}', values
+
+
+def available(values: str) -> tuple[str, str]:
+    return f'tfserving_model_available_versions{{{NODE},model="MLP"}}', values
+
+
+def answers(values: str) -> tuple[str, str]:
+    return f"tfserving_server_answers{{{NODE}}}", values
 
 
 def asked(status: str, values: str) -> tuple[str, str]:
@@ -261,6 +284,10 @@ def asked(status: str, values: str) -> tuple[str, str]:
     ("alert", "series", "fires", "silent"),
     [
         pytest.param("TfservingServerDown", [(f"up{{{SERVER}}}", "1x9 0x20")], ["14m"], ["9m", "11m"], id="down"),
+        pytest.param("TfservingServerDown", [answers("1x9 0x20")], ["14m"], ["9m", "11m"], id="down for its host"),
+        pytest.param(
+            "TfservingServerDown", [(f"up{{{SERVER}}}", "0x9"), answers("0x9")], ["5m"], [], id="down for both"
+        ),
         pytest.param(
             "TfservingVersionNotLoaded", [load(2, "fail", "_x9 1x60")], ["11m", "20m"], ["8m", "45m"], id="first time"
         ),
@@ -268,7 +295,33 @@ def asked(status: str, values: str) -> tuple[str, str]:
             "TfservingVersionNotLoaded", [load(2, "fail", "1x40 2x60")], ["45m"], ["30m", "70m"], id="next time"
         ),
         pytest.param("TfservingVersionNotLoaded", [load(2, "success", "_x9 1x60")], [], ["11m"], id="loaded"),
-        pytest.param("TfservingModelWithoutVersion", [load(2, "fail", "_x9 1x60")], ["14m"], ["9m"], id="none"),
+        pytest.param(
+            "TfservingVersionNotLoaded", [failed(2, "_x9 1x40 stale")], ["10m", "45m"], ["8m", "51m"], id="in no count"
+        ),
+        pytest.param(
+            "TfservingVersionNotLoaded",
+            [failed(2, "_x9 1x60"), load(2, "fail", "_x9 1x60")],
+            ["11m", "45m"],
+            ["8m"],
+            id="in both",
+        ),
+        pytest.param(
+            "TfservingModelWithoutVersion",
+            [load(1, "fail", "_x9 1x60"), load(2, "fail", "_x9 1x60")],
+            ["14m"],
+            ["9m"],
+            id="none",
+        ),
+        pytest.param(
+            "TfservingModelWithoutVersion",
+            [available("1x9 0x60"), load(2, "success", "1x70")],
+            ["14m"],
+            ["9m", "11m"],
+            id="a warm-up that failed",
+        ),
+        pytest.param(
+            "TfservingModelWithoutVersion", [available("0x60"), load(2, "fail", "1x70")], ["5m"], [], id="none in both"
+        ),
         pytest.param(
             "TfservingModelWithoutVersion",
             [load(2, "fail", "1x60"), load(1, "success", "1x60")],
@@ -276,6 +329,8 @@ def asked(status: str, values: str) -> tuple[str, str]:
             ["14m"],
             id="the old one serves",
         ),
+        pytest.param("TfservingVersionWithdrawn", [(WITHDRAWN, "1x9 stale")], ["5m"], ["11m"], id="withdrawn"),
+        pytest.param("TfservingStatusStale", [(LAST_RUN, "0+60x20 1200x20")], ["30m"], ["20m", "26m"], id="stale"),
         pytest.param(
             "TfservingRequestsFail", [asked("OK", "0+90x30"), asked("NOT_FOUND", "0+10x30")], ["20m"], ["2m"], id="10 %"
         ),
@@ -328,16 +383,49 @@ def test_alert_fires_when_it_should(
     assert "SUCCESS" in promtool("test", "rules", file)
 
 
-def test_alert_names_the_host_and_the_model_in_words(placed: Path, tmp_path: Path) -> None:
-    series = [asked("OK", "0+90x30"), asked("NOT_FOUND", "0+10x30")]
-    wanted = {
-        "exp_labels": {"severity": "warning", "host": "web1", "model_name": "MLP"},
-        "exp_annotations": {"summary": "web1: 10.0 % of the requests to MLP fail"},
-    }
+@pytest.mark.parametrize(
+    ("alert", "series", "labels", "annotations"),
+    [
+        pytest.param(
+            "TfservingRequestsFail",
+            [asked("OK", "0+90x30"), asked("NOT_FOUND", "0+10x30")],
+            {"severity": "warning", "host": "web1", "model_name": "MLP"},
+            {"summary": "web1: 10.0 % of the requests to MLP fail"},
+            id="requests",
+        ),
+        *(
+            pytest.param(
+                "TfservingVersionNotLoaded",
+                series,
+                {"severity": "warning", "host": "web1", "model": "MLP", "version": "2"},
+                {
+                    "summary": "web1: version 2 of MLP could not be loaded",
+                    "description": "The version that was served before goes on. playbooks/status.yml shows the "
+                    "server's own words.",
+                },
+                id=name,
+            )
+            for name, series in {
+                "counted": [load(2, "fail", "_x9 1x30")],
+                "not counted": [failed(2, "1x30")],
+                "both": [failed(2, "1x30"), load(2, "fail", "_x9 1x30")],
+            }.items()
+        ),
+    ],
+)
+def test_alert_names_the_host_and_the_model_in_words(
+    placed: Path,
+    tmp_path: Path,
+    alert: str,
+    series: list[tuple[str, str]],
+    labels: dict[str, str],
+    annotations: dict[str, str],
+) -> None:
+    wanted = {"exp_labels": labels, "exp_annotations": annotations}
     test = {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series],
-        "alert_rule_test": [{"eval_time": "20m", "alertname": "TfservingRequestsFail", "exp_alerts": [wanted]}],
+        "alert_rule_test": [{"eval_time": "20m", "alertname": alert, "exp_alerts": [wanted]}],
     }
     file = tmp_path / "test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(placed / "prometheus/rules.yml")], "tests": [test]}))
