@@ -15,6 +15,8 @@ from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group, write_json
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+    MODELS_CONFIG,
+    START_FILES,
     UNIT_PATH,
     marked_units,
 )
@@ -57,9 +59,10 @@ def family(unit: str, config_path: str) -> dict[str, str]:
 
 
 def files_of(directories: dict[str, str]) -> set[Path]:
-    """Return the unit files and the configuration files of some units that are on disk."""
+    """Return the unit files and the configuration files that some units can have. A user's own files are none."""
     units = {UNIT_PATH / f"{unit}.service" for unit in directories}
-    return units | {path for directory in directories.values() for path in Path(directory).glob("*.config")}
+    names = (MODELS_CONFIG, *START_FILES)
+    return units | {Path(directory, name) for directory in directories.values() for name in names}
 
 
 def read_last_good(config_path: str) -> LastGood | None:

@@ -20,6 +20,14 @@ UNIT_PATH = Path("/etc/systemd/system")
 MARKER_SECTION = "X-Tfserving"
 # A running server reads this one again.
 MODELS_CONFIG = "models.config"
+# All files that a server can read at its start. Those of an instance are in use.
+START_FILES = (
+    "monitoring.config",
+    "batching_parameters.config",
+    "ssl.config",
+    "session.config",
+    "platform.config",
+)
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 # Without a second slash, which the server takes for a host, and not where the models are.

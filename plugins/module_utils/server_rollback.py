@@ -109,10 +109,10 @@ class Servers:
     def record(self, unless_recorded: bool) -> None:
         """Record what serves; see the module's options. Raises OSError."""
         servers = self._servers(family(self._unit, self._config_path))
-        if unless_recorded:
-            is_recorded = read_last_good(self._config_path) is not None
-            if is_recorded or not servers or not all(map(self._serves_all, servers)):
-                return
+        if not servers:
+            return
+        if unless_recorded and (read_last_good(self._config_path) or not all(map(self._serves_all, servers))):
+            return
         names = [server.unit.name for server in servers]
         states = {} if unless_recorded else properties_of(self._module, names, "InvocationID")
         invocations = {name: facts.get("InvocationID", "") for name, facts in states.items()}
@@ -149,22 +149,21 @@ class Servers:
                 self._withdraw(store, model, version, why)
         if not problems:
             self.record(unless_recorded=False)
-        return self._result(problems)
+        return self._result(problems, is_there=bool(servers))
 
     def _withdraw(self, store: ModelStore, model: str, version: int, reason: str) -> None:
         if version in unproven(store):
             withdraw(store, version, reason)
             self._withdrawn.append({"model": model, "version": version, "reason": reason})
 
-    def _result(self, problems: dict[str, NotServed]) -> dict[str, Any]:
+    def _result(self, problems: dict[str, NotServed], is_there: bool) -> dict[str, Any]:
         words = [f"{one['model']} version {one['version']} was withdrawn: {one['reason']}." for one in self._withdrawn]
         if self._restored:
             words.append(f"Restored {', '.join(self._restored)}.")
-        words.append(
-            "What served before does not serve: " + " ".join(map(str, problems.values()))
-            if problems
-            else "What served before serves."
-        )
+        if problems:
+            words.append("What served before does not serve: " + " ".join(map(str, problems.values())))
+        elif is_there:
+            words.append("What served before serves.")
         return {
             "changed": bool(self._withdrawn or self._restored or self._started),
             "served": not problems,

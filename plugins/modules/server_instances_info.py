@@ -163,6 +163,12 @@ stale:
   type: list
   elements: dict
   sample: [{"unit": "tensorflow-model-server-old", "config_path": "/etc/tensorflow-serving/old"}]
+start_files:
+  description: The names of all files that a server can read at its start.
+  returned: success
+  type: list
+  elements: str
+  sample: [monitoring.config]
 displaced:
   description: The units that listen on a port which another instance is to have, and so have to stop first.
   returned: success
@@ -193,6 +199,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
     installed_flags,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+    START_FILES,
     Host,
     InstancesError,
     as_dicts,
@@ -268,6 +275,7 @@ def main() -> None:
         changed=False,
         instances=as_dicts(made),
         stale=stale_units(params["unit"], params["config_path"], [one.unit for one in made]),
+        start_files=list(START_FILES),
         displaced=displaced(made, cgroups),
         is_recorded=read_last_good(params["config_path"]) is not None,
         flags_of_installed_server=bool(flags),

@@ -178,12 +178,18 @@ def add_server(metrics: Metrics, server: Server) -> None:
                 metrics.add("tfserving_version_failed", 1, **labels, version=version, error_code=one["error_code"])
 
 
-def add_withdrawn(metrics: Metrics, base_paths_by_model: set[tuple[str, str]]) -> None:
-    """Add the versions that are marked as withdrawn. What the mark says does not matter."""
-    for model, base_path in sorted(base_paths_by_model):
-        marks = map(_WITHDRAWN.fullmatch, names_in(base_path) or [])
-        for version in sorted({int(mark[1]) for mark in marks if mark}):
-            metrics.add("tfserving_version_withdrawn", 1, model=model, version=str(version))
+def add_withdrawn(metrics: Metrics, folders: set[Path]) -> None:
+    """Add the versions that are marked as withdrawn, until a newer one of their model is there.
+
+    folders hold a directory for each model: one that never served is in no models.config. What a mark says does not
+    matter.
+    """
+    for model in sorted(Path(folder, name) for folder in folders for name in names_in(str(folder)) or []):
+        names = names_in(str(model)) or []
+        newest = max((int(name) for name in names if re.fullmatch("[0-9]+", name)), default=-1)
+        marks = map(_WITHDRAWN.fullmatch, names)
+        for version in sorted({int(mark[1]) for mark in marks if mark and int(mark[1]) > newest}):
+            metrics.add("tfserving_version_withdrawn", 1, model=model.name, version=str(version))
 
 
 def collect(host: str, unit_path: Path) -> str:
@@ -192,7 +198,7 @@ def collect(host: str, unit_path: Path) -> str:
     found = list(servers(unit_path))
     for server in found:
         add_server(metrics, server)
-    add_withdrawn(metrics, {pair for server in found for pair in server.base_paths.items()})
+    add_withdrawn(metrics, {Path(path).parent for server in found for path in server.base_paths.values()})
     metrics.add("tfserving_versions_last_run_timestamp_seconds", int(time.time()))
     return metrics.text()
 

@@ -214,6 +214,15 @@ def test_withdrawn_versions_are_shown_once_whatever_their_mark_says(host: Host, 
         'tfserving_version_withdrawn{host="web1",model="MLP",version="3"} 1',
     }
     assert host.file.read_text().count("tfserving_version_withdrawn{") == 2
+    (base_path / "3").mkdir()  # a newer version than the second is there now, and than the third none
+    (base_path / ".withdrawn-4.json").touch()
+    never_served = base_path.parent / "never served"
+    never_served.mkdir()
+    (never_served / ".withdrawn-1.json").touch()
+    assert {line for line in host.samples() if "withdrawn" in line} == {
+        'tfserving_version_withdrawn{host="web1",model="MLP",version="4"} 1',
+        'tfserving_version_withdrawn{host="web1",model="never served",version="1"} 1',
+    }
 
 
 def test_whatever_the_server_calls_an_error_is_one_line(host: Host, serving: StubServer) -> None:
