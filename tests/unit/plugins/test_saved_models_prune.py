@@ -374,7 +374,16 @@ def test_purge_leaves_what_others_put_there(base_path: Path, prune: Prune) -> No
 
 @pytest.mark.parametrize(
     "name",
-    [".removed-1", ".staging-1", ".basis-1", ".staging-1.download", ".staging-1.progress", ".basis-2", ".staging-2"],
+    [
+        ".removed-1",
+        ".staging-1",
+        ".incoming-1",
+        ".basis-1",
+        ".staging-1.download",
+        ".staging-1.progress",
+        ".basis-2",
+        ".staging-2",
+    ],
 )
 def test_leftover_of_no_use_is_deleted_silently(store: ModelStore, prune: Prune, name: str) -> None:
     publish_version(store, 2)
