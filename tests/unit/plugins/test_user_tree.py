@@ -267,13 +267,16 @@ def test_top_of_what_is_taken_cannot_be_changed_by_who_has_it_open(
 
 @pytest.mark.parametrize("function", ["stat", "open"])
 @pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("leads_to", ["outside/shadow", "home/own"])
 def test_file_that_is_swapped_between_check_and_use_is_not_followed(
-    place: Place, attacker: Attacker, stop_root: Callable[..., list[str]], function: str, after: bool
+    place: Place, attacker: Attacker, stop_root: Callable[..., list[str]], function: str, after: bool, leads_to: str
 ) -> None:
+    """Not even to a file of the attacker's that has the right contents."""
     place.stage()
     place.arrive()
+    attacker.must(f"shutil.copy('{place.incoming}/{WORDS}', '{place.home}/own')")
     attacker.must(f"os.chdir('{place.incoming}/assets')")  # where it is when the top is closed
-    code = f"os.rename('words.txt', 'away'); os.symlink('{place.outside}/shadow', 'words.txt')"
+    code = f"os.rename('words.txt', 'away'); os.symlink('{place.root}/{leads_to}', 'words.txt')"
     stopped = stop_root(function, "words.txt", lambda: attacker.do(code), after=after)
     is_published = False
     with suppress(SavedModelError):
