@@ -138,34 +138,42 @@ def test_transfer_that_fills_the_disk_publishes_nothing_and_the_next_run_finishe
 ACCOUNT, PASSWORD = "publisher", "four words are enough"
 ATTACKED = "/var/attacked"
 ATTACKED_BASE = f"{ATTACKED}/models"
-# What a second process of that account does meanwhile, in the only directory that it may change, until it is ended.
+# What a second process of that account does meanwhile, in the only directory that it may change. Told to keep, it
+# spoils nothing: it holds files open and links them elsewhere, and writes to them once its file `now` is there.
 ATTACK = f"""\
-import os, random, time
+import os, random, sys, time
 incoming, outside, home = "{ATTACKED_BASE}/MLP/.incoming-3", "{ATTACKED}/outside", "/home/{ACCOUNT}"
-names = ["{SHARD}", "variables", "assets", "saved_model.pb", "assets/mark.txt"]
-opened = []
-while True:
+names = ["{SHARD}", "variables", "assets", "assets/mark.txt"]
+opened, links = [], []
+while not os.path.exists(home + "/now"):
     name = random.choice(names)
-    away = home + "/" + str(random.random())
+    path, away = incoming + "/" + name, home + "/" + str(random.random())
     try:
-        what = random.randrange(6)
+        what = random.randrange(*(3, 6) if sys.argv[1] == "keep" else (0, 7))
         if what == 0:
-            os.symlink(outside, incoming + "/" + name)
+            os.symlink(outside, path)
         elif what == 1:
-            os.rename(incoming + "/" + name, away)
-            os.symlink(outside + "/shadow", incoming + "/" + name)
-        elif what == 2:
-            os.link(incoming + "/" + name, away)
-            os.chmod(away, 0o666)
-        elif what == 3 and len(opened) < 100:
-            opened.append(os.open(incoming + "/" + name, os.O_RDWR))
-        elif what == 4:
-            os.makedirs(incoming + "/empty/" + str(random.random()))
-        elif opened:
+            os.rename(path, away)
+            os.symlink(outside + "/shadow", path)
+        elif what == 2 and opened:
             os.pwrite(random.choice(opened), b"attack", 0)
+        elif what == 3 and len(links) < 100:
+            os.link(path, away)
+            os.chmod(away, 0o666)
+            links.append(away)
+        elif what == 4 and len(opened) < 100:
+            opened.append(os.open(path, os.O_RDWR))
+        elif what == 5:
+            os.makedirs(incoming + "/empty/" + str(random.random()))
     except OSError:
         pass
-    time.sleep(random.random() / 50)
+    time.sleep(random.random() / 200)
+for one in opened + links:
+    try:
+        os.pwrite(one if isinstance(one, int) else os.open(one, os.O_RDWR), b"attack", 0)
+    except OSError:
+        pass
+print(len(opened), len(links))
 """
 
 
@@ -205,13 +213,17 @@ def test_account_that_attacks_what_it_receives_changes_nothing_that_is_published
 
     copy_version(EXPORT, tmp_path / "3", size)
     write(host, f"/home/{ACCOUNT}/attack.py", ATTACK)
-    attack = f"systemd-run --quiet --unit=attack --property=User={ACCOUNT} python3 /home/{ACCOUNT}/attack.py"
-    host.check_output(attack)
+    attack = f"systemd-run --quiet --property=User={ACCOUNT} --unit=attack-%s python3 /home/{ACCOUNT}/attack.py %s"
+    host.check_output(attack % ("all", "all"))
     sync(model, **given)  # which may be refused
-    host.check_output("systemctl kill --signal=STOP attack")
+    host.check_output(f"systemctl stop attack-all; rm --recursive --force {ATTACKED_BASE}/MLP/3")
+    host.check_output(attack % ("keep", "keep"))
     played = sync(model, **given)
     assert not played.failed, played.text
-    host.check_output("systemctl kill --signal=CONT attack && sleep 2 && systemctl stop attack")
+    host.check_output(f"touch /home/{ACCOUNT}/now")
+    wait_for(lambda: host.run("systemctl is-active attack-keep").stdout.strip() != "active")
+    kept = re.findall(r"(\d+) (\d+)$", host.check_output("journalctl --unit=attack-keep --output=cat"), re.MULTILINE)
+    assert min(map(int, kept[0])) > 0
     published = f"{ATTACKED_BASE}/MLP/3"
     there = host.check_output(f"cd {published} && find . -type f -exec sha256sum {{}} +")
     found = {line.split()[1][2:]: line.split()[0] for line in there.splitlines()}
