@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Iterable
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
-    MAX_DEPTH,
     SavedModelError,
+    check_name,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
 
@@ -105,12 +105,9 @@ class Progress:
 def relative_path(name: str) -> str:
     """Return a file's path within the version. Raises SavedModelError for a name that leads elsewhere."""
     parts = name.split("/")
-    if not name.isprintable():
-        raise SavedModelError(f"{name!r}: file names must be printable UTF-8")
+    check_name(name, name)
     if not name or set(parts) & {"", ".", ".."}:
         raise SavedModelError(f"{name!r} is no path within a SavedModel: it is absolute, or has '..', '.' or '//'")
-    if len(parts) > MAX_DEPTH:
-        raise SavedModelError(f"{name[:200]!r}...: directories are nested more than {MAX_DEPTH} deep")
     return name
 
 

@@ -24,6 +24,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 
 # What no SavedModel comes near to; a tree without end shall be refused, not walked.
 MAX_DEPTH = 64  # directories in one another
+MAX_PATH = 1000  # characters of a file's path in a version
 MAX_ENTRIES = 100_000  # files and directories of one version
 
 _VERSION = re.compile(r"[0-9]+")
@@ -96,8 +97,7 @@ def list_files(path: Path) -> Files:
         folder = left.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.isprintable():
-                    raise SavedModelError(f"{entry.path!r}: file names must be printable UTF-8")
+                check_name(entry.path, entry.path[start:])
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     left.append(entry.path)
@@ -108,9 +108,17 @@ def list_files(path: Path) -> Files:
                         f"{entry.path} is {kind_of(status.st_mode)}; a version holds regular files only; copy in what "
                         "it needs"
                     )
-        if left and left[-1].count("/", start) >= MAX_DEPTH:
-            raise SavedModelError(f"{left[-1]}: directories are nested more than {MAX_DEPTH} deep")
     return files
+
+
+def check_name(path: str, name: str) -> None:
+    """Raise SavedModelError for a path that is in no version: name is its part in there, path the whole."""
+    if not name.isprintable():
+        raise SavedModelError(f"{path!r}: file names must be printable UTF-8")
+    if name.count("/") > MAX_DEPTH:
+        raise SavedModelError(f"{path[:200]}...: directories are nested more than {MAX_DEPTH} deep")
+    if len(name) > MAX_PATH:
+        raise SavedModelError(f"{path[:200]}...: its path has more than {MAX_PATH} characters")
 
 
 def kind_of(mode: int) -> str:

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
-    MAX_DEPTH,
     MAX_ENTRIES,
     SMALL_BYTES,
     WORKERS,
     Files,
     SavedModelError,
+    check_name,
     kind_of,
 )
 
@@ -140,10 +140,10 @@ class UserTree:
         left, count = [""], 0
         while left:
             folder = left.pop()
-            if folder.count("/") > MAX_DEPTH:
-                raise SavedModelError(f"{self.path / folder}: directories are nested more than {MAX_DEPTH} deep")
             with self._open(folder) as descriptor, os.scandir(descriptor) as scanned:
                 found = [(f"{folder}{entry.name}", entry.stat(follow_symlinks=False)) for entry in scanned]
+            for name, _ in found:
+                check_name(f"{self.path}/{name}", name)
             count += len(found)
             if count > MAX_ENTRIES:
                 raise SavedModelError(f"{self.path} holds more than {MAX_ENTRIES} files and directories")
@@ -152,8 +152,6 @@ class UserTree:
 
     def _check(self, name: str, status: os.stat_result) -> None:
         """Raise SavedModelError for anything but a regular file of the user's."""
-        if not name.isprintable():
-            raise SavedModelError(f"{f'{self.path}/{name}'!r}: file names must be printable UTF-8")
         if not stat.S_ISREG(status.st_mode):
             raise SavedModelError(
                 f"{self.path / name} is {kind_of(status.st_mode)}, which no transfer of this collection makes; nothing "

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from saved_model_files import make_saved_model
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import relative_path
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     MAX_DEPTH,
     SavedModelError,
@@ -485,7 +486,8 @@ def test_a_thousand_directories_in_one_another_are_not_gone_on_with(place: Place
     attacker.must(NEST.format(path=str(place.incoming), name="d"))
     place.staging.rmdir()
     place.staging.mkdir()
-    with pytest.raises(SavedModelError, match=f"directories are nested more than {MAX_DEPTH} deep"):
+    words = f"{place.incoming}/d/.* directories are nested more than {MAX_DEPTH} deep"
+    with pytest.raises(SavedModelError, match=words):
         UserTree(place.incoming, LOGIN).take(place.staging, None, GROUP)
     remove_tree(place.incoming)
     assert not place.incoming.exists()
@@ -506,6 +508,14 @@ def test_a_thousand_directories_in_one_another_are_no_saved_model(tmp_path: Path
     deepest.mkdir(parents=True)
     (deepest / "file").touch()
     assert len(list_files(tmp_path)) == 1
+    with pytest.raises(SavedModelError, match=f"directories are nested more than {MAX_DEPTH} deep"):
+        relative_path("d/" * 1000 + "file")
+
+
+def test_path_without_end_is_no_file_of_a_saved_model(tmp_path: Path) -> None:
+    tmp_path.joinpath(*["d" * 250] * 5).mkdir(parents=True)
+    with pytest.raises(SavedModelError, match="dddd.*: its path has more than 1000 characters"):
+        list_files(tmp_path)
 
 
 # Paths
