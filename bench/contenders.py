@@ -6,13 +6,13 @@ import json
 import shlex
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.hosts import SSH, STATE, on_hosts, output_of
+from bench.hosts import ACCOUNT, PASSWORD, SSH, STATE, on_hosts, output_of
 from bench.models import SHARD
 
 INVENTORY = "bench/inventory/hosts.yml"
@@ -198,6 +198,7 @@ class Ours(Contender):
 
     name = "tfserving_models"
     slug = "ours"
+    login: Mapping[str, str] = {}
 
     def command(self, job: Job) -> list[str]:
         entry = {"name": job.model, "source": str(job.source), "versions": list(job.versions), **job.pull}
@@ -205,6 +206,7 @@ class Ours(Contender):
             "tfserving_models_catalog": [entry],
             "tfserving_models_base_path": self.base,
             "tfserving_models_group": "root",
+            **self.login,
         }
         where = ["-i", INVENTORY, "--limit", ":".join(job.hosts)]
         return ["ansible-playbook", *where, "bench/playbooks/models.yml", "-e", json.dumps(variables)]
@@ -214,6 +216,14 @@ class Ours(Contender):
 
     def make_room(self, job: Job) -> str:
         return "true" if job.present else f"if [ -d {job.model} ]; then sudo mv -T {job.model} $aside/model; fi"
+
+
+class OursByPassword(Ours):
+    """The same for an account whose sudo asks for a password: root publishes a copy of what the account receives."""
+
+    name = "tfserving_models, sudo with a password"
+    slug = "ours-by-password"
+    login = {"ansible_user": ACCOUNT, "ansible_become_password": PASSWORD}
 
 
 def empty_aside(hosts: Sequence[str]) -> None:

@@ -25,6 +25,10 @@ OFFERED = "/srv/mirror/public"
 TRUSTED = "/usr/local/share/ca-certificates/lab.crt"
 
 
+# Logs in with the same key as the lab's user deploy, and cannot become root without a password.
+ACCOUNT, PASSWORD = "publisher", "bench"
+
+
 class BenchError(Exception):
     """What went wrong and what to do next."""
 
@@ -57,12 +61,16 @@ def on_hosts(hosts: Sequence[str], script: str) -> list[str]:
 
 
 def prepare(hosts: Sequence[str]) -> None:
-    """What the role tfserving_package would bring: rsync. And trust in infra's certificate."""
+    """What the role tfserving_package would bring: rsync. And trust in infra's certificate, and a second account."""
     certificate = shlex.quote(AUTHORITY.read_text())
     on_hosts(
         hosts,
         "command -v rsync > /dev/null"
         " || { sudo apt-get -qq update && sudo apt-get -qq install -y rsync > /dev/null 2>&1; } || exit 1;"
+        f" id {ACCOUNT} > /dev/null 2>&1 || {{ sudo useradd --create-home --shell /bin/sh {ACCOUNT}"
+        f" && echo {ACCOUNT}:{PASSWORD} | sudo chpasswd && sudo cp -r ~/.ssh ~{ACCOUNT}/"
+        f" && sudo chown -R {ACCOUNT}: ~{ACCOUNT}/.ssh"
+        f" && echo '{ACCOUNT} ALL=(ALL:ALL) ALL' | sudo tee /etc/sudoers.d/{ACCOUNT} > /dev/null; }} || exit 1;"
         f" printf %s {certificate} | sudo tee {TRUSTED} > /dev/null && sudo update-ca-certificates > /dev/null 2>&1",
     )
 

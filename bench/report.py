@@ -122,5 +122,9 @@ HOW = """\
   sides and compared, and a sync of the disk before the rename.
 - **ansible.posix.synchronize** and **ansible.builtin.copy** run with their defaults, into the version's directory.
 - **tfserving_models** is `ansible-playbook` with this collection's role and its defaults: inspected, verified by
-  digests on arrival, on the disk (fsync, which the others leave to the kernel), published by one rename.
+  digests on arrival, on the disk (fsync, which the others leave to the kernel), published by one rename. The account
+  that logs in has a sudo without a password, so that rsync runs as root on the host.
+- **tfserving_models, sudo with a password** logs in as an account that may not run rsync as root. What it has received
+  it could change, so root publishes a copy: every byte is read, hashed and written once more on the host, where rsync
+  by hand, verified, only reads it, and every file is made twice. Its limit is that contender's time.
 """

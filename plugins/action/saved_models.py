@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     PATCHES,
     ModelStore,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import look
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import (
+    look_before_publishing,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_files
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import (
@@ -84,6 +89,14 @@ ARGUMENT_SPEC = {
 
 # Seen by the process that the user started, which loads this file too; those that run the tasks have no terminal.
 IS_INTERACTIVE = sys.stdout.isatty()
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Who receives files on the host: a user id, and what makes rsync run as that user, nothing for who logs in."""
+
+    uid: int
+    become: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,7 @@ class ActionModule(ActionBase):
             self._check_credentials(models)
             names = [model.name for model in models]
             self._on_host = HostProgram(self, self._task_vars)
-            host = self._on_host.call(look, base_path=self._args["base_path"], models=names)
+            host = self._on_host.call(look_before_publishing, base_path=self._args["base_path"], models=names)
             # Models of which a version is there that a new one may share files with.
             self._stamps = {
                 name: {int(version): one["stamp"] for version, one in host["models"][name].items()} for name in names
@@ -272,12 +285,13 @@ class ActionModule(ActionBase):
         # A file takes whole blocks, and its directories take some too. When that is too much, the host counts exactly.
         added = sum(one.generated_bytes + BLOCK_BYTES for one in pushed)
         needed = sum(total_bytes(one.files) for one in pushed) + added + 2 * BLOCK_BYTES * files
+        # It may take all of them twice, see plan_staging.
         free = host["free"]
-        if needed > free["bytes"] or (free["inodes"] is not None and 2 * files > free["inodes"]):
-            self._on_host.call(plan_versions, base_path=self._args["base_path"], **self._wanted(pushed, 0))
+        if 2 * needed > free["bytes"] or (free["inodes"] is not None and 4 * files > free["inodes"]):
+            uid = self._receiver.uid if pushed else 0
+            self._on_host.call(plan_versions, base_path=self._args["base_path"], **self._wanted(pushed, uid))
 
     def _publish_all(self, transfers: list[Transfer]) -> list[dict[str, Any]]:
-        self._login_uid = self._find_login_uid() if any(not one.pull for one in transfers) else 0
         if not transfers:
             self._stage([])
         published = []
@@ -289,7 +303,7 @@ class ActionModule(ActionBase):
         return published
 
     def _push(self, transfer: Transfer) -> dict[str, Any]:
-        transport = Transport(self._connection)
+        transport = Transport(self._connection, self._receiver.become)
         with ThreadPoolExecutor(2) as pool:
             # Large files are read while other things wait for the host: those of a model that it has are compared, too.
             is_known = transfer.model.name in self._known
@@ -369,18 +383,24 @@ class ActionModule(ActionBase):
             size = sum(transfer.files[name]["size"] for name in whole)
             basis = staged["basis"] if transfer.model.name in self._known else None
             listed = None if len(whole) == len(transfer.files) else whole
-            transport.send(transfer.source, listed, size, staged["staging"], basis, self._progress(transfer, size).at)
+            transport.send(transfer.source, listed, size, staged["target"], basis, self._progress(transfer, size).at)
         if patches:
             data = [change.data for change in patches.values()]
             size = sum(change.bytes for change in patches.values())
-            staging, tell = f"{staged['staging']}/{PATCHES}", self._progress(transfer, size).at
-            transport.send(data[0].parent, [file.name for file in data], size, staging, None, tell)
+            target, tell = f"{staged['target']}/{PATCHES}", self._progress(transfer, size).at
+            transport.send(data[0].parent, [file.name for file in data], size, target, None, tell)
+        received: dict[str, int] = {}
+        if self._receiver.uid:
+            received = {name: transfer.files[name]["size"] for name in whole}
+            received.update({f"{PATCHES}/{change.data.name}": change.bytes for change in patches.values()})
         files = {**files, **digests.result()}
         found = self._on_host.call(
             publish_version,
             path=str(self._store(transfer).path),
             version=transfer.version,
             group=self._args["group"],
+            uid=self._receiver.uid,
+            received=received,
             digest=tree_digest(files),
             shared={name: files[name]["sha256"] for name in staged["shared"]},
             patches={
@@ -430,7 +450,7 @@ class ActionModule(ActionBase):
             stage_versions,
             base_path=self._args["base_path"],
             group=self._args["group"],
-            **self._wanted(transfers, self._login_uid, files, resend),
+            **self._wanted(transfers, self._receiver.uid if transfers else 0, files, resend),
         )
         return staged
 
@@ -454,12 +474,26 @@ class ActionModule(ActionBase):
         """Return the files with their digests, by which the host finds those that a published version has already."""
         return digested(transfer.source, transfer.files) if transfer.model.name in self._known else transfer.files
 
-    def _find_login_uid(self) -> int:
-        """Return the user id that rsync will log in with, whatever ssh's own configuration says."""
-        answer = self._low_level_execute_command("id -u", sudoable=False)["stdout"].split()
-        if not answer or not answer[-1].isdigit():
-            raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer)!r}, not a user id")
-        return int(answer[-1])
+    @cached_property
+    def _receiver(self) -> Receiver:
+        """Who receives: root where rsync can run as root without a password, else the user that logs in."""
+        become = self._words_for_root()
+        probe = f"{shlex.join([*become, 'rsync', '--version'])} > /dev/null 2>&1 && r=root; " if become else ""
+        command = f"r=user; {probe}echo receiver=$(id -u),$r"
+        answer = self._low_level_execute_command(command, sudoable=False)["stdout"]
+        found = re.search(r"^receiver=(\d+),(root|user)\s*$", answer, re.MULTILINE)
+        if not found:
+            raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer.split())!r}, not a user id")
+        return Receiver(0, become) if found[2] == "root" and int(found[1]) else Receiver(int(found[1]))
+
+    def _words_for_root(self) -> tuple[str, ...]:
+        """Return the command by which the task becomes root, where that can do without a password and a terminal."""
+        become = self._connection.become
+        if self._connection.transport == "local" or not become or become.name != "sudo":
+            return ()  # rsync asks no remote shell where both sides are one machine
+        if (become.get_option("become_user") or "root") != "root":
+            return ()
+        return (*shlex.split(become.get_option("become_exe") or "sudo"), "-n", "-u", "root")
 
     def _store(self, transfer: Transfer) -> ModelStore:
         return ModelStore(Path(self._args["base_path"], transfer.model.name))

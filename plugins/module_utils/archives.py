@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, Iterator, NoReturn, cast
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import (
-    MAX_ENTRIES,
     as_stranger,
     relative_path,
     require_program,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    MAX_ENTRIES,
+    SavedModelError,
+)
 
 CHUNK_BYTES = 1 << 20
 MAX_RATIO = 200  # unpacked to packed; weights compress little

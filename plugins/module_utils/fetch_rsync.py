@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import subprocess
 import tempfile
 import urllib.parse
-from pathlib import Path
 from typing import Callable, Iterator
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import (
@@ -26,13 +24,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room i
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     FETCH_UID,
-    give,
-    keep_own_files,
-    own,
-    walk,
+    receive,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
 
-# Regular files and directories; modes as the staging directory has them, whatever the server says.
+# Regular files and directories; modes as the incoming directory has them, whatever the server says.
 OPTIONS = (
     "--archive", "--no-owner", "--no-group", "--no-links", "--no-devices", "--no-specials", "--chmod=D700,F600",
     "--modify-window=-1",  # of files of the same second, those are equal that are of the same nanosecond
@@ -41,31 +37,35 @@ OPTIONS = (
 
 
 def fetch_rsync(request: Request, progress: Progress, lock: int, *, is_suspect: bool) -> Received:
-    """Have rsync make the staging directory equal to the source.
+    """Have rsync make the incoming directory equal to the source, and copy what is there to the staging directory.
 
     lock is a descriptor that rsync keeps open as long as it lives, whatever becomes of this process. is_suspect says
     that names, sizes and times were right before and contents were not, so that rsync compares them all.
     Raises SavedModelError and OSError.
     """
     require_program("rsync")
-    _hand_over(request.staging)
-    there = [path.lstat() for path in walk(request.staging)]
-    there_bytes = sum(status.st_size for status in there if stat.S_ISREG(status.st_mode))
+    assert request.incoming  # noqa: S101 - says so to mypy
+    incoming = UserTree(request.incoming, FETCH_UID if os.geteuid() == 0 else os.geteuid())
+    incoming.let_in(FETCH_UID if os.geteuid() == 0 else -1)
+    there = incoming.sizes()
+    there_bytes = sum(there.values())
     options = ["--checksum"] if is_suspect else []
     if request.basis and request.basis.is_dir():
         options.append(f"--copy-dest={request.basis}")
 
     outdated: list[str] = []
     planned = _run(request, ["--dry-run", "--out-format=>%n", *options], lock, outdated.append)
-    total = planned.get("Total file size", 0)
-    missing_inodes = planned.get("Number of files", 0) - len(there)
-    check_room(request.staging, max(0, total - there_bytes), max(0, missing_inodes), request.prunable_bytes)
+    total, inodes = planned.get("Total file size", 0), planned.get("Number of files", 0)
+    # What is missing, and a copy of all, in the place of an older one.
+    copied = UserTree(request.staging, os.geteuid()).sizes()
+    needed_bytes = max(0, total - there_bytes) + max(0, total - sum(copied.values()))
+    needed_inodes = max(0, inodes - len(there)) + max(0, inodes - len(copied))
+    check_room(request.staging, needed_bytes, needed_inodes, request.prunable_bytes)
 
-    for name in [line[1:] for line in outdated if line.startswith(">") and not line.endswith("/")]:
-        begun = request.staging / relative_path(name)
-        if request.basis and (request.basis / name).is_file() and begun.is_file():
-            # rsync would compare with the begun file only, and receive what the basis has behind its end.
-            begun.unlink()
+    begun = [relative_path(line[1:]) for line in outdated if line.startswith(">") and not line.endswith("/")]
+    if request.basis:
+        # rsync would compare with the begun file only, and receive what the basis has behind its end.
+        incoming.unlink(name for name in begun if name in there and (request.basis / name).is_file())
 
     def report(line: str) -> None:
         done = re.match(r"\s*(\d+)\s+\d+%", line)
@@ -73,21 +73,14 @@ def fetch_rsync(request: Request, progress: Progress, lock: int, *, is_suspect: 
             progress.report(int(done[1]), total, "downloading")
 
     done = _run(request, ["--info=progress2", *options], lock, report)
+    receive(incoming, request.staging, None, -1)
     return Received(done.get("Total bytes received", 0), there_bytes)
-
-
-def _hand_over(staging: Path) -> None:
-    """Give the staging directory to the user who runs rsync, less links and published files."""
-    if os.geteuid() == 0:
-        own(staging, -1)
-        keep_own_files(staging)
-        give(staging, FETCH_UID)
 
 
 def _run(request: Request, options: list[str], lock: int, report: Callable[[str], None]) -> dict[str, int]:
     """Run rsync and return its statistics: {name: count}."""
     timeouts = [f"--timeout={request.timeout_seconds}", f"--contimeout={request.timeout_seconds}"]
-    command = [*as_stranger(), "rsync", *OPTIONS, *timeouts, *options, "--", _address(request), f"{request.staging}/"]
+    command = [*as_stranger(), "rsync", *OPTIONS, *timeouts, *options, "--", _address(request), f"{request.incoming}/"]
     counts = {}
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(  # noqa: S603

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import (
-    MAX_ENTRIES,
     Progress,
     Received,
     Request,
@@ -25,7 +24,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetchi
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import proxy_for
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import check_room
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    MAX_ENTRIES,
+    SavedModelError,
+)
 
 CHUNK_BYTES = 1 << 20
 CONNECTIONS = 8  # so that many small objects do not wait for one another

@@ -15,22 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    SavedModelError,
+    check_name,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
 
-MAX_ENTRIES = 100_000  # files and directories of one version
 PROGRESS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to fetch, where to, and how: basis is a directory of hard links to files of an older version that rsync may
-    take unchanged parts from, digest 64 hex digits, proxy a URL without which the host's proxy variables are used,
-    prunable_bytes for the error where there is no room, timeout_seconds how long to wait for the next byte.
+    """What to fetch, where to, and how.
+
+    incoming is a directory in which rsync receives as a user of its own, basis one of hard links to files of an older
+    version that it may take unchanged parts from, digest 64 hex digits, proxy a URL without which the host's proxy
+    variables are used, prunable_bytes for the error where there is no room, timeout_seconds how long to wait for the
+    next byte.
     """
 
     url: str
     staging: Path
+    incoming: Path | None
     basis: Path | None
     digest: str | None
     proxy: str | None
@@ -99,8 +105,7 @@ class Progress:
 def relative_path(name: str) -> str:
     """Return a file's path within the version. Raises SavedModelError for a name that leads elsewhere."""
     parts = name.split("/")
-    if not name.isprintable():
-        raise SavedModelError(f"{name!r}: file names must be printable UTF-8")
+    check_name(name, name)
     if not name or set(parts) & {"", ".", ".."}:
         raise SavedModelError(f"{name!r} is no path within a SavedModel: it is absolute, or has '..', '.' or '//'")
     return name

@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import pwd
+import stat
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, Callable
 
@@ -37,6 +39,41 @@ def write_json(path: Path, content: Any, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def copy_and_hash(source: Path, target: Path) -> str:
+    """Copy a file that another user may still write to, and return the SHA256 of exactly what was written.
+
+    target must not be there; it is for this process's user alone. Raises OSError, also where source is a link or no
+    regular file.
+    """
+    digest = hashlib.sha256()
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as given:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{source} is no regular file")
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+            for chunk in iter(lambda: given.read(CHUNK_BYTES), b""):
+                copy.write(chunk)
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def replace_file(path: Path, content: bytes, mode: int, user: int = -1, group: int = -1) -> None:
+    """Write a file by one rename, from beside its place; at no moment others can get at it who shall not.
+
+    Without user and group it belongs to this process's. Raises OSError.
+    """
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=".ansible_tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchown(descriptor, user, group)
+            os.fchmod(descriptor, mode)
+        os.replace(new, path)  # noqa: PTH105 - as mkstemp gives it
+    except BaseException:
+        os.unlink(new)  # noqa: PTH108
+        raise
 
 
 def owner_and_group(status: os.stat_result) -> tuple[str, str]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import replace_file
+
 NGINX = "/usr/sbin/nginx"
 ROOT = Path("/etc/nginx")
 RUN = Path("/run/tfserving-gateway")
@@ -53,7 +55,7 @@ class File:
         """Make it like this."""
         path = root / self.path
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        _replace(path, self.content.encode(), self.mode, 0, grp.getgrnam(self.group).gr_gid)
+        replace_file(path, self.content.encode(), self.mode, 0, grp.getgrnam(self.group).gr_gid)
 
 
 def _group(status: os.stat_result) -> str:
@@ -205,25 +207,11 @@ def put_back(kept: dict[str, Path | tuple[bytes, os.stat_result] | None], root: 
         path = root / name
         if isinstance(what, tuple):
             content, status = what
-            _replace(path, content, status.st_mode & 0o7777, status.st_uid, status.st_gid)
+            replace_file(path, content, status.st_mode & 0o7777, status.st_uid, status.st_gid)
         elif what is None:
             path.unlink(missing_ok=True)
         elif not path.is_symlink():
             path.symlink_to(what)
-
-
-def _replace(path: Path, content: bytes, mode: int, user: int, group: int) -> None:
-    """Write a file by one rename, at no moment readable by others than it shall be."""
-    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=".ansible_tmp")  # 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.chown(new, user, group)
-        os.chmod(new, mode)  # noqa: PTH101
-        os.replace(new, path)  # noqa: PTH105
-    except BaseException:
-        os.unlink(new)  # noqa: PTH108
-        raise
 
 
 def unused_default_site(root: Path = ROOT, pages: Path = Path("/var/www/html")) -> list[str]:

@@ -7,7 +7,8 @@ The store is a directory of root's on the host:
     change.json    the change that is not over, and its way back; written before anything is installed
     previous/      the .deb of the way back, while there is one
     new/           what apt has fetched for the change under way
-    given.deb      the .deb that was brought to the host, during the change
+    sent.deb       the .deb as Ansible brought it to the host; the account that it logs in as may have it open
+    given.deb      root's copy of it, or what the host downloaded, during the change
     kept.deb       the .deb of what is installed, where it was given and apt may not have it
     kept.json      what kept.deb is
 """
@@ -24,7 +25,7 @@ from typing import Any, Sequence
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_get
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256, sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import copy_and_hash, file_sha256, sync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.installed_package import rebuild
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
     ARCHITECTURES,
@@ -67,6 +68,7 @@ class Store:
         self.directory = Path(directory)
         self.new = self.directory / "new"
         self.previous = self.directory / "previous"
+        self.sent = self.directory / "sent.deb"
         self.given = self.directory / "given.deb"
         self._change = self.directory / "change.json"
         self._kept_deb = self.directory / "kept.deb"
@@ -143,12 +145,26 @@ class Store:
                     path.unlink()
         self.forget()
 
+    def take_sent(self) -> str | None:
+        """Let root's copy of sent.deb be given.deb. Returns its SHA256, None where nothing was sent. Raises OSError."""
+        if not os.path.lexists(self.sent):
+            return None
+        part = self.given.with_name("given.deb.part")
+        part.unlink(missing_ok=True)
+        try:
+            found = copy_and_hash(self.sent, part)
+        finally:
+            self.sent.unlink()
+        part.chmod(0o644)  # apt reads it as a user of its own
+        part.replace(self.given)
+        return found
+
     def forget(self) -> None:
         """Remove what belongs to a change; change.json goes last, as it says that there is more to remove."""
         self.empty(self.new)
         self.empty(self.previous)
-        if self.given.exists():
-            self.given.unlink()
+        for path in (self.sent, self.given):
+            path.unlink(missing_ok=True)
         if self._change.exists():
             self._change.unlink()
 
@@ -249,9 +265,12 @@ class Changer:
         return apt_get.complaints(apt_get.update(self.module)[1])
 
     def read_given(self, sha256: str) -> Package:
-        """Return what given.deb is, once its digest and architecture are right. Raises PackageError."""
+        """Return what given.deb is, once its digest and architecture are right. Raises PackageError.
+
+        What was sent is copied and hashed at once, so that what is installed later is what was hashed.
+        """
         try:
-            found = file_sha256(self.store.given)
+            found = self.store.take_sent() or file_sha256(self.store.given)
         except OSError as error:
             raise PackageError(f"the .deb of tfserving_package_deb is not on the host: {error}") from error
         if found != sha256:

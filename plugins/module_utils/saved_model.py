@@ -10,7 +10,7 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Mapping, NoReturn
+from typing import Any, Dict, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
 
@@ -21,6 +21,11 @@ Files = Dict[str, Dict[str, Any]]
 # Python's sha256 and fsync leave the processor to others.
 SMALL_BYTES = 1 << 20
 WORKERS = min(4, os.cpu_count() or 1)
+
+# What no SavedModel comes near to; a tree without end shall be refused, not walked.
+MAX_DEPTH = 64  # directories in one another
+MAX_PATH = 1000  # characters of a file's path in a version
+MAX_ENTRIES = 100_000  # files and directories of one version
 
 _VERSION = re.compile(r"[0-9]+")
 _MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
@@ -83,26 +88,48 @@ def list_files(path: Path) -> Files:
     """Return size and modification time of every file below path, by its relative POSIX path.
 
     Raises SavedModelError for anything that is neither a directory nor a regular file: a link would point somewhere
-    else on the host, and devices and sockets are no part of a model.
+    else on the host, and devices and sockets are no part of a model. Also for directories without end.
     """
     files: Files = {}
     start = len(str(path)) + 1
-    for folder, folders, names in os.walk(str(path), onerror=_raise):
-        for name in folders + names:
-            entry = f"{folder}/{name}"
-            if not name.isprintable():
-                raise SavedModelError(f"{entry!r}: file names must be printable UTF-8")
-            status = os.lstat(entry)
-            if stat.S_ISREG(status.st_mode):
-                files[entry[start:]] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-            elif not stat.S_ISDIR(status.st_mode):
-                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
-                raise SavedModelError(f"{entry} is {kind}; a version holds regular files only; copy in what it needs")
+    left = [str(path)]
+    while left:
+        folder = left.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                check_name(entry.path, entry.path[start:])
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    left.append(entry.path)
+                elif stat.S_ISREG(status.st_mode):
+                    files[entry.path[start:]] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+                else:
+                    raise SavedModelError(
+                        f"{entry.path} is {kind_of(status.st_mode)}; a version holds regular files only; copy in what "
+                        "it needs"
+                    )
     return files
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
+def check_name(path: str, name: str) -> None:
+    """Raise SavedModelError for a path that is in no version: name is its part in there, path the whole."""
+    if not name.isprintable():
+        raise SavedModelError(f"{path!r}: file names must be printable UTF-8")
+    if name.count("/") > MAX_DEPTH:
+        raise SavedModelError(f"{path[:200]}...: directories are nested more than {MAX_DEPTH} deep")
+    if len(name) > MAX_PATH:
+        raise SavedModelError(f"{path[:200]}...: its path has more than {MAX_PATH} characters")
+
+
+def kind_of(mode: int) -> str:
+    """Return what something is that is no regular file, by its mode: "a symbolic link"."""
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def add_digests(path: Path, files: Files) -> Files:

@@ -21,19 +21,22 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     examine,
     make_directory,
     plan_staging,
+    receive,
     release,
     stage,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
 
 
 def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], prunable_bytes: int) -> list[Any]:
     """Make a staging directory for each version, where there is room for all of them.
 
-    Each has model, version, uid (who fills the directory), files (size in bytes of each and its sha256 where it is
-    known, by its path in the version; None where they are not known yet) and resend, names of files that arrived
-    damaged and are not taken from a published version either; generated_bytes where something is added to them.
-    Returns for each staging, basis (directory that rsync may take unchanged parts from), shared, names of files that
-    need no transfer, and is_published, true for one that another run has published meanwhile; else also basis_version.
+    Each has model, version, uid (who receives the files; 0 for rsync that runs as root), files (size in bytes of each
+    and its sha256 where it is known, by its path in the version; None where they are not known yet) and resend, names
+    of files that arrived damaged and are not taken from a published version either; generated_bytes where something is
+    added to them. Returns for each target (directory that rsync fills), staging (the one that is root's), basis
+    (directory that rsync may take unchanged parts from), shared, names of files that need no transfer, and
+    is_published, true for one that another run has published meanwhile; else also basis_version.
     Raises OSError and SavedModelError.
     """
     group_id = id_of(group)
@@ -60,11 +63,13 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
         store, version = ModelStore(Path(base_path, wanted["model"])), wanted["version"]
         shared: list[str] = []
         if wanted["files"] is not None:
-            plan = plan_staging(store, version, wanted["files"])
+            plan = plan_staging(store, version, wanted["files"], wanted["uid"])
             shared = sorted(plan.shared - set(wanted["resend"]))
             needed_bytes += plan.needed_bytes + wanted.get("generated_bytes", 0)
             needed_inodes += plan.needed_inodes
-        answers.append({"staging": str(store.staging(version)), "basis": str(store.basis(version)), "shared": shared})
+        staging, basis = str(store.staging(version)), str(store.basis(version))
+        target = str(store.incoming(version)) if wanted["uid"] else staging
+        answers.append({"target": target, "staging": staging, "basis": basis, "shared": shared})
     check_room(Path(base_path), needed_bytes, needed_inodes, prunable_bytes)
     return answers
 
@@ -73,6 +78,8 @@ def publish_version(
     path: str,
     version: int,
     group: str,
+    uid: int,
+    received: dict[str, int],
     digest: str,
     shared: dict[str, str],
     patches: Patches,
@@ -81,15 +88,18 @@ def publish_version(
 ) -> dict[str, str]:
     """Publish what has arrived of a version in the model's directory path, where it is what digest says.
 
+    uid is who received it; where that is not root, received has the sizes of the files by name, and root copies these.
     digest is that of tree_digest: thousands of files need not be told one by one. shared and generated are those of
     examine and release, extra goes to the manifest. Returns nothing, or where something else has arrived the sha256 of
     each file by name; then nothing is published. Raises OSError and SavedModelError.
     """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
+        incoming = UserTree(store.incoming(version), uid)
+        copied = receive(incoming, store.staging(version), received, group_id) if uid else {}
         if patches:
             compose(store, version, patches)
-        files = examine(store, version, group_id, shared)
+        files = examine(store, version, group_id, shared, copied)
         if tree_digest(files) != digest:
             return {name: facts["sha256"] for name, facts in files.items()}
         release(store, version, files, group_id, extra, generated)

@@ -57,7 +57,8 @@ def pull_version(
     (staged,) = stage_versions(base_path, group, [wanted], request["prunable_bytes"])
     if staged["is_published"]:
         return None
-    asked = Request(**request, staging=Path(staged["staging"]), basis=Path(staged["basis"]))
+    incoming = Path(staged["target"]) if is_rsync else None
+    asked = Request(**request, staging=Path(staged["staging"]), incoming=incoming, basis=Path(staged["basis"]))
     store, group_id = ModelStore(Path(base_path, model)), id_of(group)
     # What a run that was killed has added is not the source's.
     (asked.staging / WARMUP_FILE).unlink(missing_ok=True)

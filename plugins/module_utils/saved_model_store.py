@@ -13,9 +13,11 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
+import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -38,16 +40,20 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
     tree_stamp,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import (
+    FILE_MODE,
+    UserTree,
+    remove_tree,
+)
 
-# Others may pass through the base path and a model's directory, to a staging directory of theirs, and not list them. A
-# version is the server's: its directory keeps others out, so that its files can be read by whoever gets a hard link.
+# Others may pass through the base path and a model's directory, to the one that they fill, and not list them. A version
+# is the server's: its directory keeps others out, so that its files can be read by whoever gets a hard link.
 BASE_MODE = 0o751
 DIRECTORY_MODE = 0o750
-FILE_MODE = 0o644
 STAGING_MODE = 0o700
+BASIS_MODE = 0o750  # for the group of the user who receives files
 
-# Who receives by rsync on a host: a user id that Debian reserves and nobody has, so that no process of others can touch
-# what it owns.
+# Who receives from an rsync daemon: a user id that Debian reserves and nobody has.
 FETCH_UID = 65533
 
 # In a staging directory: what is new in large files, until these are made of it. {name: {"data": name of a file there,
@@ -56,6 +62,7 @@ PATCHES = ".patches"
 Patches = Dict[str, Dict[str, Any]]
 
 BLOCK_BYTES = 4096
+END_SECONDS = 10.0  # for a process that was killed
 MANY_FILES = 100  # each costs a wait for the disk, which the whole file system costs once
 
 
@@ -73,11 +80,15 @@ class ModelStore:
         return self.path / f".manifest-{version}.json"
 
     def staging(self, version: int) -> Path:
-        """The version on its way, which belongs to whoever fills it."""
+        """The version on its way: root's alone, from its beginning to its end."""
         return self.path / f".staging-{version}"
 
+    def incoming(self, version: int) -> Path:
+        """Where another user than root receives the files of a version, before root copies them: that user's."""
+        return self.path / f".incoming-{version}"
+
     def basis(self, version: int) -> Path:
-        """Hard links to files of an older version, of which rsync takes what has not changed."""
+        """Hard links to files of an older version, of which rsync takes what has not changed; root's."""
         return self.path / f".basis-{version}"
 
     def download(self, version: int) -> Path:
@@ -146,22 +157,26 @@ class Staging:
     needed_inodes: int
 
 
-def plan_staging(store: ModelStore, version: int, files: Files) -> Staging:
-    """Return what of files has to be transferred.
+def plan_staging(store: ModelStore, version: int, files: Files, uid: int = 0) -> Staging:
+    """Return what of files has to be transferred, by rsync as the user uid.
 
     A file whose sha256 is known and that a published version has already, under whatever name, is not; what an
-    interrupted transfer left counts as there.
+    interrupted transfer left counts as there. What another user than root receives is copied: it needs its bytes twice.
     """
     there = {facts["sha256"] for manifest in store.manifests().values() for facts in manifest["files"].values()}
     # Empty files are not shared: a file has a limited number of hard links.
     shared = {name for name, facts in files.items() if facts["size"] and facts.get("sha256") in there}
     names = [name for name in files if name not in shared]
-    staging, needed = store.staging(version), 0
-    is_begun = staging.is_dir()
-    for name in names:
-        blocks = -(-files[name]["size"] // BLOCK_BYTES) * BLOCK_BYTES
-        needed += max(0, blocks - _size(staging / name)) if is_begun else blocks
-    return Staging(names, shared, needed, len(names) + len(_folders_of(files)))
+    places = [UserTree(store.staging(version), 0)]
+    if uid:
+        places.append(UserTree(store.incoming(version), uid))
+    needed = 0
+    for place in places:
+        begun = place.sizes()
+        for name in names:
+            blocks = -(-files[name]["size"] // BLOCK_BYTES) * BLOCK_BYTES
+            needed += max(0, blocks - begun.get(name, 0))
+    return Staging(names, shared, needed, len(places) * (len(names) + len(_folders_of(files))))
 
 
 def stage(
@@ -172,70 +187,93 @@ def stage(
     group_id: int,
     damaged: Collection[str] = (),
 ) -> int | None:
-    """Make an empty or take over a half-filled staging directory for the user who fills it.
+    """Make ready what a version is received in: the staging directory by root, the incoming one by the user uid.
 
-    names are the files that will come, whatever else lies there is removed, and what is there of damaged ones; None
-    where they are not known yet. Each one
-    that the version before has too gets a hard link in the basis directory; returns which version that is.
+    An interrupted transfer of the same user is taken over, less what is there of damaged files. names are the files
+    that will come, None where they are not known yet. Each one that the version before has too gets a hard link in the
+    basis directory; returns which version that is. Raises OSError.
     """
     make_directory(store.path, group_id)
-    staging, basis = store.staging(version), store.basis(version)
+    basis, staging, incoming = store.basis(version), store.staging(version), store.incoming(version)
     remove_tree(basis)
-    if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
-        staging.unlink()
-    staging.mkdir(mode=STAGING_MODE, exist_ok=True)
-    own(staging, -1)
-    _keep_only(staging, names)
-    for name in damaged:
-        (staging / name).unlink(missing_ok=True)
-    basis.mkdir(mode=STAGING_MODE)
+    _end_rsync(staging)
+    UserTree(staging, 0).let_in(0)
     older = _version_before(store, version)
-    if older is not None:
-        _link_basis(store.path / store.published()[older], basis, names)
-        for name in names or []:
-            _fill_up(staging / name, basis / name)
-    for folder in reversed(_folders(basis)):
-        os.chown(folder, uid, -1)
-    give(staging, uid)
+    folder = None if older is None else store.path / store.published()[older]
+    gid = _group_of(uid)
+    basis.mkdir(mode=BASIS_MODE)
+    if folder is not None:
+        _link_basis(folder, basis, names)
+    for each in _folders(basis):
+        os.chown(each, 0, gid)
+        each.chmod(BASIS_MODE)
+    if uid:
+        tree = UserTree(incoming, uid)
+        tree.let_in(gid)
+        tree.unlink(damaged)
+    else:
+        remove_tree(incoming)
+        _keep_only(staging, names)
+        for name in damaged:
+            (staging / name).unlink(missing_ok=True)
+        if folder is not None:
+            for name in names or []:
+                _fill_up(staging / name, basis / name)
     return older
+
+
+def receive(incoming: UserTree, staging: Path, wanted: Mapping[str, int] | None, group_id: int) -> Files:
+    """Copy what has arrived from the user's directory to the staging directory, and return what that is.
+
+    wanted has the sizes of the files that were expected; None takes all. Raises OSError, and SavedModelError for what
+    no transfer makes; then nothing of it is kept.
+    """
+    for entry in list(staging.iterdir()):
+        remove_tree(entry)
+    try:
+        return incoming.take(staging, wanted, group_id)
+    except SavedModelError:
+        incoming.remove()
+        raise
 
 
 def compose(store: ModelStore, version: int, patches: Patches) -> None:
     """Make files of a version that has arrived in part of those of the version before and of what is new in them.
 
-    What is made is checked like everything else when it is published. Raises OSError and SavedModelError.
+    What is made is checked like everything else when it is published. Raises OSError.
     """
     staging, basis = store.staging(version), store.basis(version)
-    own(staging, -1)
-    list_files(staging)  # there are no links that would lead out of it
     for name, patch in patches.items():
         target = staging / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        if not (basis / name).is_file():
+        data = staging / PATCHES / patch["data"]
+        if not (basis / name).is_file() or not data.is_file():
             continue  # it is missing then, and sent as a whole
         _copy(basis / name, target)
         os.truncate(target, patch["size"])
-        with (staging / PATCHES / patch["data"]).open("rb") as data, target.open("r+b") as file:
+        with data.open("rb") as new, target.open("r+b") as file:
             for offset, length in patch["runs"]:
                 file.seek(offset)
-                file.write(data.read(length))
+                file.write(new.read(length))
         os.utime(target, ns=(patch["mtime_ns"], patch["mtime_ns"]))
     remove_tree(staging / PATCHES)
 
 
-def examine(store: ModelStore, version: int, group_id: int, shared: Mapping[str, str]) -> Files:
-    """Close a filled staging directory, have its files on the disk, and return what they are.
+def examine(
+    store: ModelStore, version: int, group_id: int, shared: Mapping[str, str], received: Files | None = None
+) -> Files:
+    """Have the files of a staging directory on the disk, and return what they are.
 
     shared has the sha256 of files that are not transferred, by name: they are hard links to those of published
-    versions, as far as these have them. Raises SavedModelError.
+    versions, as far as these have them. received are those that root copied, with their sha256. Raises SavedModelError.
     """
     staging, published = store.staging(version), store.version(version)
     if version in store.published():
         raise SavedModelError(f"{published} is there already; a published version is never changed")
-    own(staging, group_id)
+    _end_rsync(staging)
     _link_shared(store, staging, shared)
-    return _digest_and_sync(staging, list_files(staging))
+    return _digest_and_sync(staging, list_files(staging), received or {}, group_id)
 
 
 def release(
@@ -265,6 +303,8 @@ def release(
     remove_tree(store.withdrawn(version))
     remove_tree(store.basis(version))
     remove_tree(store.download(version))
+    with suppress(OSError):  # a user who fills it without end keeps nothing from being published; pruning removes it
+        UserTree(store.incoming(version), 0).remove()
 
 
 def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:
@@ -288,70 +328,32 @@ def remove(store: ModelStore, version: int) -> None:
     store.unproven(version).unlink(missing_ok=True)
 
 
-def own(staging: Path, group_id: int) -> None:
-    """Make a staging directory root's, so that whoever filled it cannot reach anything in it any more.
-
-    From the top down: a directory is closed before anything is done to what it holds. A group_id of -1 leaves the
-    group, as what is a published version's file too must not change. Raises OSError.
-    """
-    os.chown(staging, 0, 0)
-    staging.chmod(STAGING_MODE)
-    _end_rsync(staging)
-    for folder, folders, names in os.walk(str(staging)):
-        for name in folders + names:
-            entry = f"{folder}/{name}"
-            os.chown(entry, 0, group_id, follow_symlinks=False)
-            mode = os.lstat(entry).st_mode
-            if stat.S_ISDIR(mode):
-                os.chmod(entry, STAGING_MODE)  # noqa: PTH101 - a Path each would take longer than what is done here
-            elif stat.S_ISREG(mode) and _may_be_written_to(entry):
-                _move_to_new_inode(Path(entry))
-
-
 def _end_rsync(staging: Path) -> None:
-    """Kill the rsync of a run that was cut off: one that runs as root could still open files where it stands."""
+    """End the rsync of a run that was cut off, which runs as root and has files of the staging directory open.
+
+    Raises SavedModelError where one cannot be ended.
+    """
     place = f"{staging.resolve()}/"
+    killed = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or is a user's, who is shut out
+        with suppress(OSError):  # it has ended meanwhile
             is_there = f"{os.readlink(process / 'cwd')}/".startswith(place)  # noqa: PTH115 - as it is shown
             if is_there and (process / "comm").read_text() == "rsync\n":
                 os.kill(int(process.name), signal.SIGKILL)
+                killed.append(process / "cwd")
+    deadline = time.monotonic() + END_SECONDS
+    while any(map(os.path.exists, killed)):  # which a process that has ended and is not waited for has no more
+        if time.monotonic() > deadline:
+            raise SavedModelError(f"an rsync of an earlier run still writes to {staging}; rerun the playbook later")
+        time.sleep(0.01)
 
 
-def _may_be_written_to(path: str) -> bool:
-    """Say whether a process may have a file open for writing, which no change of owner or mode takes from it.
-
-    The kernel gives a lease only while nobody has; a file system without leases cannot say.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+def _group_of(uid: int) -> int:
+    """Return the primary group of a user; of one that the host does not know, the id that is the same number."""
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)  # and with it the lease
-    return False
-
-
-def _move_to_new_inode(path: Path) -> None:
-    """Let a file go on as a copy, so that who has it open writes to what has no name any more."""
-    times = path.stat()
-    copy = path.with_name(f".{path.name}.copy")
-    _copy(path, copy)
-    os.chown(copy, times.st_uid, times.st_gid)
-    os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
-    copy.replace(path)
-
-
-def give(staging: Path, uid: int) -> None:
-    """Give a staging directory that is root's to the user who fills it: from the bottom up, the reverse of own."""
-    for entry in reversed([staging, *walk(staging)]):
-        os.chown(entry, uid, -1, follow_symlinks=False)
-
-
-def keep_own_files(staging: Path) -> None:
-    """Remove from a staging directory that is root's what may not be given away: links, and files of others too."""
-    _keep_only(staging, None)
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid
 
 
 def make_directory(path: Path, group_id: int) -> None:
@@ -366,15 +368,23 @@ def make_directory(path: Path, group_id: int) -> None:
 
 
 def walk(path: Path) -> Iterator[Path]:
-    """Yield everything below a directory, each directory before what is in it."""
-    for folder, folders, names in os.walk(path):
-        for name in folders + names:
-            yield Path(folder, name)
+    """Yield everything below a directory of root's, each directory before what is in it."""
+    return (Path(entry.path) for entry in _scan(path))
+
+
+def _scan(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything below a directory of root's, however deep, nothing below a file."""
+    left = [str(path)]
+    while left:
+        with suppress(NotADirectoryError, FileNotFoundError), os.scandir(left.pop()) as scanned:
+            entries = list(scanned)
+            left += (entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+            yield from entries
 
 
 def _folders(path: Path) -> list[Path]:
     """Return a directory and all below it, each before what is in it."""
-    return [Path(folder) for folder, _, _ in os.walk(path)]
+    return [path, *(Path(entry.path) for entry in _scan(path) if entry.is_dir(follow_symlinks=False))]
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:
@@ -391,7 +401,7 @@ def _version_before(store: ModelStore, version: int) -> int | None:
 
 
 def _keep_only(staging: Path, names: list[str] | None) -> None:
-    """Remove what is not among names, and what is a published version's file too, which is not given to anybody."""
+    """Remove what is not among names, and what is a published version's file too, which rsync must not write to."""
     wanted = set(names or [])
     folders = _folders_of(wanted)
     for entry in list(walk(staging)):
@@ -401,7 +411,7 @@ def _keep_only(staging: Path, names: list[str] | None) -> None:
         is_known = names is None or name in wanted or name in folders or name.split("/")[0] == PATCHES
         if stat.S_ISDIR(status.st_mode):
             if not is_known:
-                shutil.rmtree(entry)
+                remove_tree(entry)
         elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or not is_known:
             entry.unlink()
 
@@ -452,22 +462,25 @@ def _link_shared(store: ModelStore, staging: Path, shared: Mapping[str, str]) ->
             os.link(source, staging / name, follow_symlinks=False)
 
 
-def _digest_and_sync(staging: Path, files: Files) -> Files:
-    """Have every file on the disk, and return files with the sha256 of each.
+def _digest_and_sync(staging: Path, files: Files, received: Files, group_id: int) -> Files:
+    """Have every file on the disk, and return files with the sha256 of each; that of received ones is known.
 
     Reading and writing to the disk go on at the same time; one after the other, a large file would take twice as long.
     """
-    for name in files:
-        os.chmod(f"{staging}/{name}", FILE_MODE)  # noqa: PTH101 - as in own
+    unread = {name: facts for name, facts in files.items() if name not in received}
+    for name in unread:
+        path = f"{staging}/{name}"
+        os.chown(path, 0, group_id)
+        os.chmod(path, FILE_MODE)  # noqa: PTH101 - a Path each would take longer than what is done here
     with ThreadPoolExecutor(WORKERS) as disk:
         if len(files) < MANY_FILES:
             synced = [disk.submit(sync, staging / name) for name in files]
         else:
             synced = [disk.submit(sync_file_system, staging)]
-        digested = add_digests(staging, files)
+        digested = {**received, **add_digests(staging, unread)}
         for one in synced:
             one.result()
-    return digested
+    return {name: digested[name] for name in files}
 
 
 def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
@@ -483,14 +496,6 @@ def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
     sync(new)
     new.replace(path)
     sync(path.parent)
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory of root's, or a link to one, where there is any. Raises OSError."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
 
 
 def _size(path: Path) -> int:

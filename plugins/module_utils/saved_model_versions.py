@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import check_path
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
 
 FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
@@ -23,6 +24,13 @@ def look(base_path: str, models: list[str]) -> dict[str, Any]:
         "base_path": describe_directory(Path(base_path)),
         "free": free_room(Path(base_path)),
     }
+
+
+def look_before_publishing(base_path: str, models: list[str]) -> dict[str, Any]:
+    """Return what look does. Raises SavedModelError where others than root can change what their paths lead to."""
+    for name in models:
+        check_path(Path(base_path, name))
+    return look(base_path, models)
 
 
 def describe(store: ModelStore) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +26,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     ModelStore,
     walk,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
 
 POLL_SECONDS = 0.5
 HTTP_NOT_FOUND = 404
 
 # What ModelStore names beside a version, and what its writers add to that.
 _BESIDE = re.compile(
-    r"\.(?:(?P<removed>removed|withdrawn)|(?P<staging>staging|basis)|(?P<manifest>manifest|unproven))"
+    r"\.(?:(?P<removed>removed|withdrawn)|(?P<staging>staging|incoming|basis)|(?P<manifest>manifest|unproven))"
     r"-(?P<version>[0-9]+)(?P<suffix>(?:\.[a-z]+)*)"
 )
 _MARK = ".json"  # the suffix of what outlives a version that was withdrawn
@@ -238,6 +238,8 @@ class LinkCount:
     def release(self, path: Path) -> int:
         """Return how many bytes are free once this path goes, after those that were asked for before."""
         freed = 0
+        if path.name.startswith(".incoming-"):
+            return freed  # another user may change what is in there meanwhile
         for entry in (path, *walk(path)):
             status = entry.lstat()
             if entry.is_dir() and not entry.is_symlink():
@@ -252,10 +254,7 @@ class LinkCount:
 def delete_leftovers(plan: Plan) -> None:
     """Delete what interrupted runs left, and what another run has not made use of meanwhile. Raises OSError."""
     for path in plan.leftovers:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif os.path.lexists(path):
-            path.unlink()
+        UserTree(path, 0).remove()
 
 
 def delete_emptied_directory(plan: Plan) -> None:

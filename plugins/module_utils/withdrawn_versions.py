@@ -15,10 +15,8 @@ import time
 from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync, write_json
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
-    ModelStore,
-    remove_tree,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import remove_tree
 
 # Of the manifest: what a later run compares a source with.
 _IDENTITY = ("digest", "source_digest", "stamp")

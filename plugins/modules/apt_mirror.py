@@ -137,6 +137,7 @@ incomplete:
   type: bool
 """
 
+import atexit
 import fcntl
 import os
 import re
@@ -162,7 +163,9 @@ class Builder:
         self.module = module
         self.params = module.params
         self.layout = mirror.Layout(Path(module.params["path"]))
-        self.scratch = Path(tempfile.mkdtemp(dir=module.tmpdir))
+        # Not in the module's own, which may be in a directory of the account that logs in.
+        self.scratch = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, self.scratch, ignore_errors=True)
         self.fingerprint = self.params["signing_key"].replace(" ", "").upper()
         self.passphrase: list[str] = []  # the option for the file that holds it
         if self.params["passphrase"]:

@@ -118,8 +118,6 @@ reason:
   sample: expired
 """
 
-import os
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -133,6 +131,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_ke
     read_keyring,
     single_key,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import replace_file
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
     OpenPGPError,
     SigningKey,
@@ -144,14 +143,11 @@ KEYRING_MODE = 0o644
 
 
 def write(module: AnsibleModule, path: Path, key: SigningKey) -> None:
-    descriptor, new = tempfile.mkstemp(dir=module.tmpdir)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.packets)
     for directory in reversed(path.parents):
         if not directory.is_dir():
             directory.mkdir()
             directory.chmod(0o755)
-    module.atomic_move(new, str(path))
+    replace_file(path, key.packets, KEYRING_MODE)
 
 
 def diff_line(key: SigningKey | None, now: datetime) -> str:

@@ -127,6 +127,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_le
     legacy_changes,
     same_repository,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import replace_file
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
     OpenPGPError,
     normalise_fingerprint,
@@ -298,20 +299,11 @@ class Source:
         if content is None:
             path.unlink(missing_ok=True)
             return
-        descriptor, new = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
             path.parent.chmod(0o755)
-        if path.exists():
-            path.chmod(mode)  # atomic_move keeps the mode of what was there
-        umask = os.umask(0o777 & ~mode)  # atomic_move gives a new file all that this allows
-        try:
-            self.module.atomic_move(new, str(path))
-        finally:
-            os.umask(umask)
-        path.chmod(mode)
+        status = path.stat() if path.exists() else None
+        replace_file(path, content, mode, *((status.st_uid, status.st_gid) if status else ()))
 
     def apply(self, files: list[File], legacy: list[Change]) -> None:
         """Write and remove what is not as it should be, fetch the lists, and take all of it back where that fails."""

@@ -38,7 +38,7 @@ options:
     type: str
   deb_url:
     description: Where each host downloads the C(.deb) with O(deb_sha256). Without it, the file has to lie in
-      O(directory) as C(given.deb).
+      O(directory) as C(sent.deb), of which the module takes a copy of its own.
     type: str
   deb_url_credentials:
     description: User and password for O(deb_url), as V(user:password), percent-encoded as in a URL.

@@ -23,8 +23,11 @@ description:
   - A version that a server has refused, and that was withdrawn from the host therefore, is not published again as long
     as its files are the same. It is no failure; the play recap says it.
   - The whole catalogue and the disk space on the host are checked before anything is changed.
-  - Files travel from the controller by rsync over the connection's own ssh settings, as the user who logs in; key
-    authentication is needed. Connections of type C(ssh) and C(local) are supported for that.
+  - Files travel from the controller by rsync over the connection's own ssh settings; key authentication is needed.
+    Connections of type C(ssh) and C(local) are supported for that.
+  - On the host rsync runs as root where the user who logs in may become root by C(sudo) without a password. Elsewhere
+    it runs as that user, and root publishes a copy of what arrived, which takes twice the disk space meanwhile.
+  - A O(base_path) is refused where another user than root can change what the path leads to.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
 options:

@@ -99,7 +99,7 @@ def main() -> None:
             msg="tfserving_service_ssl: client_verify is true without custom_ca, so that no client's certificate would "
             "be accepted; give the authority of the clients' certificates as custom_ca."
         )
-    with tempfile.TemporaryDirectory(dir=module.tmpdir) as directory:
+    with tempfile.TemporaryDirectory() as directory:
         wrong = problem(params["server_key"], params["server_cert"], params["custom_ca"], Path(directory))
     if wrong:
         module.fail_json(msg=f"tfserving_service_ssl: {wrong}.")

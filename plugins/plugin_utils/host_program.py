@@ -32,7 +32,7 @@ START = (
 )
 
 
-COMPRESSION = 1  # of 0 to 9: lists of thousands of files take longer to be packed tighter than to travel
+COMPRESSION = 3  # of 0 to 9: lists of thousands of files take longer to be packed tighter than to travel
 
 
 class HostProgram:

@@ -16,7 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 from ansible.errors import AnsibleActionFail
 from ansible.utils.path import unfrackpath
@@ -64,10 +64,14 @@ class Progress:
 
 
 class Transport:
-    """The way that files take to the host of an Ansible connection of type ssh or local."""
+    """The way that files take to the host of an Ansible connection of type ssh or local.
 
-    def __init__(self, connection: Any) -> None:
+    become are the words before a command that make it run as root on the host, none for the user who logs in.
+    """
+
+    def __init__(self, connection: Any, become: Sequence[str] = ()) -> None:
         self._connection = connection
+        self._become = become
         self._is_local = connection.transport == "local"
 
     @staticmethod
@@ -107,11 +111,11 @@ class Transport:
         source: Path,
         names: list[str] | None,
         size: int,
-        staging: str,
+        directory: str,
         basis: str | None,
         tell: Callable[[int], None],
     ) -> None:
-        """Send the named files of a source, or all of it, size bytes in all, to a staging directory.
+        """Send the named files of a source, or all of it, size bytes in all, to a directory on the host.
 
         Files are written in place, so that whatever ends a transfer, what has arrived is there for the next one. Parts
         that a file in basis has too do not travel. tell is called with the bytes that are done. Raises
@@ -122,7 +126,8 @@ class Transport:
         command += [] if names is None else ["--from0", "--files-from=-"]
         command += ["--info=progress2", "--no-human-readable", f"--timeout={RSYNC_TIMEOUT_SECONDS}"]
         command += [f"--copy-dest={basis}"] if basis else []
-        target = f"{'' if self._is_local else self._host(':')}{staging}/"
+        command += [f"--rsync-path={shlex.join([*self._become, 'rsync'])}"] if self._become else []
+        target = f"{'' if self._is_local else self._host(':')}{directory}/"
         for shell in self._shells(size):
             code, reason = self._run([*command, *shell, f"{source.absolute()}/", target], names or [], tell)
             if code != SSH_FAILED:

@@ -280,7 +280,8 @@ class Moment:
             return f"sleep {self.delay:.3f}"
         if self.phase == "transferring":
             return until(has_bytes(f"{staging}/{SHARD}", int(self.delay * BIG_BYTES)))
-        is_filling = f'[ "$(stat -c %U {staging} 2> /dev/null)" = deploy ]'
+        # rsync brings files of mode 0600, and who verifies them begins with the mode that they are published with.
+        is_filling = f'[ "$(stat -c %a {staging}/{SHARD} 2> /dev/null)" = 600 ]'
         is_filled = f"{is_filling} && {has_bytes(f'{staging}/{SHARD}', BIG_BYTES)}"
         return f"{until(is_filled)}; {until(f'! {is_filling}')}; sleep {self.delay:.3f}"
 

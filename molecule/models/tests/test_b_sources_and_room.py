@@ -134,6 +134,108 @@ def test_transfer_that_fills_the_disk_publishes_nothing_and_the_next_run_finishe
     assert small.file(f"{SMALL_BASE}/MLP/3/{SHARD}").sha256sum == sha256
 
 
+# An account whose sudo asks for a password receives files by itself, and root copies them.
+ACCOUNT, PASSWORD = "publisher", "four words are enough"
+ATTACKED = "/var/attacked"
+ATTACKED_BASE = f"{ATTACKED}/models"
+# What a second process of that account does meanwhile, in the only directory that it may change. Told to keep, it
+# spoils nothing: it holds files open and links them elsewhere, and writes to them once its file `now` is there.
+ATTACK = f"""\
+import os, random, sys, time
+incoming, outside, home = "{ATTACKED_BASE}/MLP/.incoming-3", "{ATTACKED}/outside", "/home/{ACCOUNT}"
+names = ["{SHARD}", "variables", "assets", "assets/mark.txt"]
+opened, links = [], []
+while not os.path.exists(home + "/now"):
+    name = random.choice(names)
+    path, away = incoming + "/" + name, home + "/" + str(random.random())
+    try:
+        what = random.randrange(*(3, 6) if sys.argv[1] == "keep" else (0, 7))
+        if what == 0:
+            os.symlink(outside, path)
+        elif what == 1:
+            os.rename(path, away)
+            os.symlink(outside + "/shadow", path)
+        elif what == 2 and opened:
+            os.pwrite(random.choice(opened), b"attack", 0)
+        elif what == 3 and len(links) < 100:
+            os.link(path, away)
+            os.chmod(away, 0o666)
+            links.append(away)
+        elif what == 4 and len(opened) < 100:
+            opened.append(os.open(path, os.O_RDWR))
+        elif what == 5:
+            os.makedirs(incoming + "/empty/" + str(random.random()))
+    except OSError:
+        pass
+    time.sleep(random.random() / 200)
+for one in opened + links:
+    try:
+        os.pwrite(one if isinstance(one, int) else os.open(one, os.O_RDWR), b"attack", 0)
+    except OSError:
+        pass
+print(len(opened), len(links))
+"""
+
+
+@pytest.fixture
+def account(on):
+    """The account on the host, and as variables for a play."""
+    host, home = on(HOST), f"/home/{ACCOUNT}"
+    host.check_output(f"useradd --create-home {ACCOUNT} && echo {ACCOUNT}:{PASSWORD} | chpasswd")
+    host.check_output(f"cp --recursive ~deploy/.ssh {home}/ && chown --recursive {ACCOUNT}: {home}/.ssh")
+    host.check_output(f"echo '{ACCOUNT} ALL=(ALL:ALL) ALL' > /etc/sudoers.d/{ACCOUNT}")
+    host.check_output(f"mkdir --parents {ATTACKED}/outside && echo secret > {ATTACKED}/outside/shadow")
+    host.check_output(f"chmod 600 {ATTACKED}/outside/shadow")
+    yield {"ansible_user": ACCOUNT, "ansible_become_password": PASSWORD}
+    host.check_output(
+        f"pkill -KILL -u {ACCOUNT}; userdel --remove {ACCOUNT}; rm -r /etc/sudoers.d/{ACCOUNT} {ATTACKED}"
+    )
+
+
+def test_account_that_attacks_what_it_receives_changes_nothing_that_is_published(account, sync, on, tmp_path):
+    host, size = on(HOST), 32 << 20
+    given = {"tfserving_models_base_path": ATTACKED_BASE, **account}
+    model = {**MLP, "source": str(tmp_path)}
+    copy_version(EXPORT, tmp_path / "1", size)
+    played = sync(model, **given)
+    assert not played.failed, played.text
+
+    # Its transfers go on where they were cut, as root's do.
+    copy_version(EXPORT, tmp_path / "2", size)
+    late = until(has_bytes(f"{ATTACKED_BASE}/MLP/.incoming-2/{SHARD}", size * 3 // 4))
+    killer = on_host(HOST, f"{late}; pkill -KILL -x rsync")
+    assert sync(model, **given).failed
+    killer.wait(90)
+    before = received(host)
+    played = sync(model, **given)
+    assert not played.failed, played.text
+    assert received(host) - before < size // 2
+
+    copy_version(EXPORT, tmp_path / "3", size)
+    write(host, f"/home/{ACCOUNT}/attack.py", ATTACK)
+    attack = f"systemd-run --quiet --property=User={ACCOUNT} --unit=attack-%s python3 /home/{ACCOUNT}/attack.py %s"
+    host.check_output(attack % ("all", "all"))
+    sync(model, **given)  # which may be refused
+    host.check_output(f"systemctl stop attack-all; rm --recursive --force {ATTACKED_BASE}/MLP/3")
+    host.check_output(attack % ("keep", "keep"))
+    played = sync(model, **given)
+    assert not played.failed, played.text
+    host.check_output(f"touch /home/{ACCOUNT}/now")
+    wait_for(lambda: host.run("systemctl is-active attack-keep").stdout.strip() != "active")
+    kept = re.findall(r"(\d+) (\d+)$", host.check_output("journalctl --unit=attack-keep --output=cat"), re.MULTILINE)
+    assert min(map(int, kept[0])) > 0
+    published = f"{ATTACKED_BASE}/MLP/3"
+    there = host.check_output(f"cd {published} && find . -type f -exec sha256sum {{}} +")
+    found = {line.split()[1][2:]: line.split()[0] for line in there.splitlines()}
+    files = [file for file in (tmp_path / "3").rglob("*") if file.is_file()]
+    assert found == {file.relative_to(tmp_path / "3").as_posix(): sha256_of(file) for file in files}
+    assert host.check_output(f"find {published} ! -user root -o -perm /022 -o -type d -empty") == ""
+    assert host.check_output(f"stat -c %h {published}/{SHARD} {published}/saved_model.pb").split() == ["1", "3"]
+    assert host.check_output(f"ls {ATTACKED}/outside").split() == ["shadow"]
+    assert host.run(f"grep --recursive secret {ATTACKED_BASE}").stdout == ""
+    assert sync(model, **given).changed() == 0
+
+
 STORE = "https://packages.lab/private-models/pulled"
 SLOW_PORT = 8081
 SLOW = f"""\

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_rows_are_compared_with_rsync_and_aligned() -> None:
 
 def summaries(**walls: float) -> dict[str, Summary]:
     named = {"ours": cases.OURS, "by_hand": cases.BY_HAND, "synchronize": cases.SYNCHRONIZE, "streams": cases.STREAMS}
+    named |= {"copied": cases.OURS_BY_PASSWORD, "verified": cases.BY_HAND_VERIFIED}
     found = {named[name].name: summarize([run(wall)]) for name, wall in walls.items() if name in named}
     return {**found, cases.OURS_ON_ONE_HOST: summarize([run(walls.get("one_host", 0.0))])}
 
@@ -71,8 +73,24 @@ def test_eight_hosts_are_compared_with_the_slower_of_link_and_one_host(tmp_path:
 
 @pytest.mark.usefixtures("no_models")
 def test_a_first_version_must_beat_synchronize_too(tmp_path: Path) -> None:
-    met = [one.met for one in cases.first(tmp_path).targets(summaries(ours=5.0, by_hand=4.0, synchronize=4.5))]
-    assert met == [True, False]
+    walls = {"ours": 5.0, "by_hand": 4.0, "synchronize": 4.5, "verified": 6.0, "copied": 7.0}
+    met = [one.met for one in cases.first(tmp_path).targets(summaries(**walls))]
+    assert met == [True, False, True]
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("case", [cases.first, cases.small])
+def test_where_root_copies_a_verified_rsync_is_the_yardstick(
+    tmp_path: Path, case: Callable[[Path], cases.Case]
+) -> None:
+    walls = {"ours": 5.0, "by_hand": 4.0, "synchronize": 4.5, "verified": 6.0, "copied": 9.0}
+    assert case(tmp_path).targets(summaries(**walls))[-1].value == 1.5
+
+
+def test_account_whose_sudo_asks_for_a_password_is_logged_in_as(tmp_path: Path) -> None:
+    job = contenders.Job("big", tmp_path, (1,), ("one",))
+    with_password, without = (json.loads(one.command(job)[-1]) for one in (cases.OURS_BY_PASSWORD, cases.OURS))
+    assert {*with_password} - {*without} == {"ansible_user", "ansible_become_password"}
 
 
 def test_rsync_by_hand_copies_from_the_version_before_into_a_name_that_is_no_version() -> None:

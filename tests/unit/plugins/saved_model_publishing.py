@@ -1,4 +1,4 @@
-"""Publishes what lies in a staging directory, as a host does with what its controller has sent."""
+"""Publishes what has arrived of a version, as a host does with what its controller has sent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     ModelStore,
     examine,
+    receive,
     release,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
 
 
 def publish(
@@ -19,10 +21,16 @@ def publish(
     group_id: int,
     extra: dict[str, Any],
     generated: dict[str, str] | None = None,
+    uid: int = 0,
 ) -> list[str]:
-    """Return the names of files that are not as they should be; then nothing is published."""
+    """Return the names of files that are not as they should be; then nothing is published.
+
+    uid is who received them: in the incoming directory, or where it is root, in the staging directory.
+    """
     shared = {name: facts["sha256"] for name, facts in files.items()}
-    found = examine(store, version, group_id, shared)
+    incoming, sizes = UserTree(store.incoming(version), uid), {name: facts["size"] for name, facts in files.items()}
+    received = receive(incoming, store.staging(version), sizes, group_id) if uid else None
+    found = examine(store, version, group_id, shared, received)
     different = differing(files, {name: facts["sha256"] for name, facts in found.items()})
     if not different:
         release(store, version, found, group_id, extra, generated or {})

@@ -276,13 +276,14 @@ def test_proxy_is_for_the_host_alone_and_its_password_is_roots(
 
 def test_password_is_at_no_moment_for_others_to_read(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: dict[str, int] = {}
-    move = apt_source.AnsibleModule.atomic_move
+    replace = os.replace
 
-    def watched(self: Any, new: str, path: str) -> None:
-        move(self, new, path)
-        modes[str(Path(path).relative_to(host.root))] = Path(path).stat().st_mode & 0o777
+    def watched(new: str, path: Path) -> None:
+        assert Path(new).parent == path.parent  # and not in a directory of the account that logs in
+        replace(new, path)
+        modes[str(path.relative_to(host.root))] = path.stat().st_mode & 0o777
 
-    monkeypatch.setattr(apt_source.AnsibleModule, "atomic_move", watched)
+    monkeypatch.setattr(os, "replace", watched)
     host.play(proxy="DIRECT", netrc="machine http://proxy.example.com login user password s3cret")
     assert modes == FILES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,43 @@ def test_given_package_is_read_when_its_digest_is_right(changer: Changer, build:
     changer.store.given.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     assert changer.read_given(digest) == Package(NEW.name, NEW.version, digest)
+
+
+def test_package_that_was_sent_is_installed_from_a_copy_of_roots(
+    changer: Changer, build: Callable[..., bytes], tmp_path: Path
+) -> None:
+    """Ansible moves the file of the account that it logs in as, which may have it open still."""
+    data = build()
+    digest = hashlib.sha256(data).hexdigest()
+    changer.store.sent.write_bytes(data)
+    os.link(changer.store.sent, tmp_path / "kept")
+    with changer.store.sent.open("r+b") as kept:
+        assert changer.read_given(digest) == Package(NEW.name, NEW.version, digest)
+        kept.write(b"attack")
+    (tmp_path / "kept").write_bytes(b"attack")
+    assert changer.store.given.read_bytes() == data
+    assert (changer.store.given.stat().st_nlink, changer.store.given.stat().st_mode & 0o7777) == (1, 0o644)
+    assert not changer.store.sent.exists()
+    assert changer.read_given(digest) == Package(NEW.name, NEW.version, digest)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "other contents"])
+def test_what_was_sent_and_is_not_the_package_is_refused_and_removed(
+    changer: Changer, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "shadow").write_text("root's secret")
+    changer.store.given.write_bytes(b"older")
+    if kind == "link":
+        changer.store.sent.symlink_to(tmp_path / "shadow")
+    elif kind == "pipe":
+        os.mkfifo(changer.store.sent)
+    else:
+        changer.store.sent.write_bytes(b"other")
+    with pytest.raises(PackageError):
+        changer.read_given(hashlib.sha256(b"root's secret").hexdigest())
+    assert not os.path.lexists(changer.store.sent)
+    assert not changer.store.given.exists() or changer.store.given.read_bytes() == b"older"
+    assert (tmp_path / "shadow").read_text() == "root's secret"
 
 
 def test_given_package_with_another_digest_is_refused_and_removed(changer: Changer) -> None:

@@ -119,7 +119,7 @@ def test_symlinks_are_refused(model: Path, target: str) -> None:
 
 def test_fifos_are_refused(model: Path) -> None:
     os.mkfifo(model / "assets" / "pipe")
-    with pytest.raises(SavedModelError, match="pipe is neither a file nor a directory"):
+    with pytest.raises(SavedModelError, match="pipe is a named pipe"):
         saved_model.list_files(model)
 
 

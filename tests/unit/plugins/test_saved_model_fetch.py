@@ -37,6 +37,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_fetch import fetch
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import WARMUP_FILE
 
 pytestmark = pytest.mark.usefixtures("no_environment_proxy")
@@ -73,10 +74,17 @@ class Host:
 
     def __init__(self, model: Path) -> None:
         self.staging = model / ".staging-1"
+        self.incoming = model / ".incoming-1"
         self.download = model / ".staging-1.download"
         self.staging.mkdir(parents=True)
         nothing = {field.name: None for field in dataclasses.fields(Request)}
-        defaults = {"no_proxy": [], "prunable_bytes": 0, "timeout_seconds": 5, "staging": self.staging}
+        defaults = {
+            "no_proxy": [],
+            "prunable_bytes": 0,
+            "timeout_seconds": 5,
+            "staging": self.staging,
+            "incoming": self.incoming,
+        }
         self.request = Request(**{**nothing, **defaults})
 
     def fetch(self, **options: Any) -> Received:
@@ -404,7 +412,7 @@ def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
         web.content = archive_of({name: (source / name).read_bytes() for name in list_files(source) if name != without})
         request = dataclasses.asdict(host.request)
         asked = {**request, "url": f"{web.url}/models/1.tar", "digest": digest or sha256(web.content), **options}
-        del asked["staging"], asked["basis"]
+        del asked["staging"], asked["incoming"], asked["basis"]
         models = host.staging.parent.parent
         group = grp.getgrgid(os.getgid()).gr_name
         return pull_version(str(models), group, "MLP", 1, contract, warmup or [], is_archive=is_archive, request=asked)
@@ -416,7 +424,7 @@ def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
 def test_fetched_version_is_published_and_what_was_needed_for_it_goes(host: Host, pull: Callable[..., Any]) -> None:
     pulled = pull()
     assert list(pulled["signatures"]) == ["serving_default"]
-    assert host.beside() == [".manifest-1.json", "1"]
+    assert host.beside() == [".manifest-1.json", ".unproven-1", "1"]
     manifest = json.loads((host.staging.parent / ".manifest-1.json").read_text())
     assert len(manifest["source_digest"]) == 64
     assert (manifest["bytes"], manifest["signatures"]) == (pulled["bytes"], pulled["signatures"])
@@ -483,12 +491,14 @@ def daemon(tmp_path: Path) -> Iterator[RsyncDaemon]:
 @needs_rsync
 def test_version_is_what_the_rsync_daemon_has(host: Host, daemon: RsyncDaemon) -> None:
     write(host.staging, {"left/over": b"1"})
+    (daemon.root / "MLP/1/empty").mkdir()
     (daemon.root / "MLP/1/link").symlink_to("/etc/passwd")
     received = host.fetch(url=f"{daemon.url}/models/MLP/1")
     assert received.bytes >= len(WEIGHTS)
     assert host.files() == FILES
-    assert not (host.staging / "link").is_symlink()
-    assert host.beside() == [".staging-1", ".staging-1.download"]
+    assert sorted(path.name for path in host.staging.iterdir()) == ["saved_model.pb", "variables"]
+    assert {path.stat().st_uid for path in (host.staging, *host.staging.rglob("*"))} == {os.geteuid()}
+    assert host.beside() == [".incoming-1", ".staging-1", ".staging-1.download"]
     again = host.fetch(url=f"{daemon.url}/models/MLP/1")
     assert again.bytes < 5000 < again.resumed_bytes
 
@@ -505,18 +515,22 @@ def test_what_is_equal_comes_from_the_basis(host: Host, daemon: RsyncDaemon) -> 
 def test_begun_file_is_completed_from_the_basis(host: Host, daemon: RsyncDaemon) -> None:
     basis = host.staging.with_name(".basis-1")
     write(basis, {"variables/weights": WEIGHTS[:200_000] + b"change" + WEIGHTS[200_006:]})
-    write(host.staging, {"variables/weights": WEIGHTS[:1000]})
+    write(host.incoming, {"variables/weights": WEIGHTS[:1000]})
+    if os.geteuid() == 0:
+        for path in (host.incoming, *host.incoming.rglob("*")):
+            os.chown(path, FETCH_UID, FETCH_UID)
     assert host.fetch(url=f"{daemon.url}/models/MLP/1", basis=basis).bytes < 20_000
     assert host.files() == FILES
 
 
 @needs_rsync
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root receives as somebody else")
 def test_published_file_under_another_name_is_not_written_to(host: Host, daemon: RsyncDaemon) -> None:
     published = host.staging.parent / "published"
     published.write_bytes(bytes(len(WEIGHTS)))
     owner = published.stat().st_uid
-    (host.staging / "variables").mkdir()
-    os.link(published, host.staging / "variables/weights")
+    (host.incoming / "variables").mkdir(parents=True)
+    os.link(published, host.incoming / "variables/weights")
     host.fetch(url=f"{daemon.url}/models/MLP/1")
     assert host.files() == FILES
     assert published.read_bytes() == bytes(len(WEIGHTS))

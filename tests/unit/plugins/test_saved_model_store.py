@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from saved_model_files import make_saved_model
-from saved_model_publishing import publish
+from saved_model_publishing import publish as publish_received
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
@@ -64,22 +64,34 @@ def files(source: Path) -> dict[str, Any]:
     return add_digests(source, list_files(source))
 
 
-def arrive(source: Path, staging: Path, names: list[str] | None = None) -> Path:
-    """Let files arrive in a staging directory as the login user's."""
+def publish(store: ModelStore, version: int, files: dict[str, Any], group_id: int, extra: dict[str, Any]) -> list[str]:
+    """Publish what the login user has received."""
+    return publish_received(store, version, files, group_id, extra, uid=LOGIN)
+
+
+def arrive(source: Path, directory: Path, names: list[str] | None = None, uid: int = LOGIN) -> Path:
+    """Let files arrive in a directory as a user's."""
     for name in list_files(source) if names is None else names:
-        (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / name, staging / name)
-    for path in (staging, *staging.rglob("*")):
-        os.chown(path, LOGIN, LOGIN)
-        path.chmod(0o777)
-    return staging
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, directory / name)
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, uid, uid)
+        path.chmod(0o777 if uid else 0o700)
+    return directory
 
 
 @pytest.fixture
 def staged(source: Path, store: ModelStore, files: dict[str, Any]) -> Path:
-    """A staging directory into which the whole source has arrived."""
+    """An incoming directory into which the whole source has arrived, as the login user's."""
     stage(store, 1, sorted(files), LOGIN, GROUP)
-    return arrive(source, store.staging(1))
+    return arrive(source, store.incoming(1))
+
+
+@pytest.fixture
+def staged_by_root(source: Path, store: ModelStore, files: dict[str, Any]) -> Path:
+    """A staging directory into which the whole source has arrived, by an rsync that runs as root."""
+    stage(store, 1, sorted(files), 0, GROUP)
+    return arrive(source, store.staging(1), uid=0)
 
 
 def publish_as(store: ModelStore, source: Path, version: int) -> dict[str, Any]:
@@ -87,7 +99,7 @@ def publish_as(store: ModelStore, source: Path, version: int) -> dict[str, Any]:
     files = add_digests(source, list_files(source))
     names = plan_staging(store, version, files).names
     stage(store, version, names, LOGIN, GROUP)
-    arrive(source, store.staging(version), names)
+    arrive(source, store.incoming(version), names)
     assert publish(store, version, files, GROUP, EXTRA) == []
     return files
 
@@ -101,82 +113,112 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_staging_belongs_to_the_login_user_and_the_model_to_root(store: ModelStore, files: dict[str, Any]) -> None:
+def test_only_the_incoming_directory_is_the_login_users(store: ModelStore, files: dict[str, Any]) -> None:
     stage(store, 1, sorted(files), LOGIN, GROUP)
     assert facts(store.path) == (0, GROUP, 0o751)
-    for path in (store.staging(1), store.basis(1)):
-        assert path.stat().st_uid == LOGIN
-        assert facts(path)[2] == 0o700
+    assert facts(store.incoming(1)) == (LOGIN, LOGIN, 0o700)
+    assert facts(store.staging(1)) == (0, 0, 0o700)
+    assert facts(store.basis(1)) == (0, LOGIN, 0o750)
     assert store.published() == {}
 
 
+def test_rsync_that_runs_as_root_has_everything_to_itself(store: ModelStore, files: dict[str, Any]) -> None:
+    stage(store, 1, sorted(files), LOGIN, GROUP)
+    stage(store, 1, sorted(files), 0, GROUP)
+    assert not store.incoming(1).exists()
+    assert facts(store.staging(1)) == (0, 0, 0o700)
+    assert facts(store.basis(1)) == (0, 0, 0o750)
+
+
 def test_names_beside_the_versions_are_no_versions_to_the_server(store: ModelStore) -> None:
-    for path in (store.staging(3), store.basis(3), store.removed(3), store.version(3)):
+    for path in (store.staging(3), store.incoming(3), store.basis(3), store.removed(3), store.version(3)):
         path.mkdir(parents=True)
     assert store.published() == {3: "3"}
 
 
-def test_half_filled_staging_is_resumed(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
+def test_half_filled_incoming_directory_is_resumed(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     (staged / "saved_model.pb").unlink()
-    for path in (staged, *staged.rglob("*")):
-        os.chown(path, 0, 0)
     before = tree(staged)
-    stage(store, 1, sorted(files), LOGIN, GROUP)
-    assert tree(staged) == before
-    assert {path.stat().st_uid for path in (staged, *staged.rglob("*"))} == {LOGIN}
+    for _ in range(2):
+        stage(store, 1, sorted(files), LOGIN, GROUP)
+        assert tree(staged) == before
+        assert {path.stat().st_uid for path in (staged, *staged.rglob("*"))} == {LOGIN}
+        os.chown(staged, 0, 0)  # as a run leaves it that was killed while it copied
+
+
+def test_half_filled_staging_directory_of_roots_is_resumed(
+    store: ModelStore, staged_by_root: Path, files: dict[str, Any]
+) -> None:
+    (staged_by_root / "saved_model.pb").unlink()
+    before = tree(staged_by_root)
+    stage(store, 1, sorted(files), 0, GROUP)
+    assert tree(staged_by_root) == before
+
+
+@pytest.mark.parametrize("changed", [".", "variables", WEIGHTS])
+@pytest.mark.parametrize("uid", [0, LOGIN])
+def test_what_is_partly_of_another_user_is_not_gone_on_with(
+    store: ModelStore, source: Path, files: dict[str, Any], changed: str, uid: int
+) -> None:
+    """Version 0.1 gave staging directories away."""
+    stage(store, 1, sorted(files), uid, GROUP)
+    place = arrive(source, store.incoming(1) if uid else store.staging(1), uid=uid)
+    os.chown(place / changed, LOGIN + 1, -1)
+    stage(store, 1, sorted(files), uid, GROUP)
+    assert list(place.iterdir()) == []
+    assert place.stat().st_uid == uid
 
 
 def test_leftovers_that_are_no_part_of_the_version_are_removed(
-    tmp_path: Path, store: ModelStore, staged: Path, files: dict[str, Any]
+    tmp_path: Path, store: ModelStore, staged_by_root: Path, files: dict[str, Any]
 ) -> None:
+    staged = staged_by_root
     (tmp_path / "shadow").touch()
     (staged / "old").mkdir()
     (staged / "old" / "old.txt").touch()
     (staged / "link").symlink_to(tmp_path / "shadow")
     (staged / "assets" / "words.txt").unlink()
     (staged / "assets" / "words.txt").symlink_to(tmp_path / "shadow")
-    stage(store, 1, sorted(files), LOGIN, GROUP)
+    stage(store, 1, sorted(files), 0, GROUP)
     assert sorted(tree(staged)) == sorted(set(files) - {"assets/words.txt"})
     assert not (staged / "old").exists()
-    assert (tmp_path / "shadow").stat().st_uid == 0
+    assert (tmp_path / "shadow").exists()
 
 
-def test_staging_gives_away_no_file_that_a_published_version_has_too(
+def test_no_file_that_a_published_version_has_too_is_written_to(
     store: ModelStore, source: Path, files: dict[str, Any]
 ) -> None:
     """As a run leaves it that was killed between the links and the rename."""
     publish_as(store, source, 1)
-    store.staging(2).mkdir()
-    os.link(store.version(1) / "saved_model.pb", store.staging(2) / "saved_model.pb")
     for names in (sorted(files), None):
-        stage(store, 2, names, LOGIN, GROUP)
+        store.staging(2).mkdir(exist_ok=True)
+        os.link(store.version(1) / "saved_model.pb", store.staging(2) / "saved_model.pb")
+        stage(store, 2, names, 0, GROUP)
         assert not (store.staging(2) / "saved_model.pb").exists()
         assert facts(store.version(1) / "saved_model.pb") == (0, GROUP, 0o644)
 
 
-def test_staging_that_is_a_link_or_a_file_is_replaced(tmp_path: Path, store: ModelStore) -> None:
+@pytest.mark.parametrize("uid", [0, LOGIN])
+def test_place_that_is_a_link_or_a_file_is_replaced(tmp_path: Path, store: ModelStore, uid: int) -> None:
     store.path.mkdir()
     (tmp_path / "elsewhere").mkdir()
-    store.staging(1).symlink_to(tmp_path / "elsewhere")
-    store.staging(2).touch()
+    place = store.incoming if uid else store.staging
+    place(1).symlink_to(tmp_path / "elsewhere")
+    place(2).touch()
     for version in (1, 2):
-        stage(store, version, None, LOGIN, GROUP)
-        assert store.staging(version).is_dir()
-        assert not store.staging(version).is_symlink()
+        stage(store, version, None, uid, GROUP)
+        assert place(version).is_dir()
+        assert not place(version).is_symlink()
     assert (tmp_path / "elsewhere").stat().st_uid == 0
 
 
-def test_model_directory_of_another_owner_becomes_roots(store: ModelStore, files: dict[str, Any]) -> None:
-    store.path.mkdir(mode=0o777)
-    os.chown(store.path, LOGIN, LOGIN)
-    stage(store, 1, sorted(files), LOGIN, GROUP)
-    assert facts(store.path) == (0, GROUP, 0o751)
-
-
-def test_whole_version_is_published_as_roots(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
-    assert publish(store, 1, files, GROUP, EXTRA) == []
+@pytest.mark.parametrize("uid", [0, LOGIN])
+def test_whole_version_is_published_as_roots(store: ModelStore, source: Path, files: dict[str, Any], uid: int) -> None:
+    stage(store, 1, sorted(files), uid, GROUP)
+    arrive(source, store.incoming(1) if uid else store.staging(1), uid=uid)
+    assert publish_received(store, 1, files, GROUP, EXTRA, uid=uid) == []
     assert store.published() == {1: "1"}
-    assert not staged.exists()
+    assert sorted(path.name for path in store.path.iterdir()) == [".manifest-1.json", ".unproven-1", "1"]
     assert facts(store.version(1)) == (0, GROUP, 0o750)
     for path in store.version(1).rglob("*"):
         assert facts(path) == (0, GROUP, 0o750 if path.is_dir() else 0o644)
@@ -193,7 +235,7 @@ def test_manifest_records_what_was_published(store: ModelStore, staged: Path, fi
         "generated": {},
         "files": files,
     }
-    assert sorted(path.name for path in store.path.iterdir()) == [".manifest-1.json", "1"]
+    assert sorted(path.name for path in store.path.iterdir()) == [".manifest-1.json", ".unproven-1", "1"]
 
 
 def test_version_appears_after_its_manifest_by_one_rename(
@@ -203,12 +245,12 @@ def test_version_appears_after_its_manifest_by_one_rename(
     rename = os.rename
 
     def watched(old: Any, new: Any) -> None:
-        seen.append((Path(old), Path(new), store.manifest(1).exists(), facts(staged)[2]))
+        seen.append((Path(old), Path(new), store.manifest(1).exists(), facts(store.staging(1))[2]))
         rename(old, new)
 
     monkeypatch.setattr(os, "rename", watched)
     publish(store, 1, files, GROUP, EXTRA)
-    assert seen == [(staged, store.version(1), True, 0o750)]
+    assert seen == [(store.staging(1), store.version(1), True, 0o750)]
 
 
 def test_everything_is_on_the_disk_before_the_version_appears(
@@ -220,8 +262,9 @@ def test_everything_is_on_the_disk_before_the_version_appears(
     monkeypatch.setattr(saved_model_store, "sync", synced.append)
     monkeypatch.setattr(os, "rename", lambda old, new: (at_rename.extend(synced), rename(old, new)))
     publish(store, 1, files, GROUP, EXTRA)
-    folders = {staged, staged / "variables", staged / "assets", store.path}
-    assert {*(staged / name for name in files), *folders} <= set(at_rename)
+    staging = store.staging(1)
+    folders = {staging, staging / "variables", staging / "assets", store.path}
+    assert {*(staging / name for name in files), *folders} <= set(at_rename)
     assert synced[-1] == store.path
 
 
@@ -251,14 +294,24 @@ def test_missing_file_is_named_as_one_to_be_sent_again(store: ModelStore, staged
     assert store.published() == {}
 
 
-def test_extra_file_is_refused_and_gone_when_the_others_come_again(
-    store: ModelStore, staged: Path, files: dict[str, Any]
+def test_file_that_nobody_asked_for_is_not_published(
+    store: ModelStore, staged: Path, source: Path, files: dict[str, Any]
 ) -> None:
     (staged / "assets" / "more.txt").touch()
-    assert publish(store, 1, files, GROUP, EXTRA) == ["assets/more.txt"]
-    assert store.published() == {}
-    stage(store, 1, sorted(files), LOGIN, GROUP, ["assets/more.txt"])
+    (staged / "empty").mkdir()
     assert publish(store, 1, files, GROUP, EXTRA) == []
+    assert tree(store.version(1)) == tree(source)
+    assert not (store.version(1) / "empty").exists()
+
+
+def test_file_that_nobody_asked_for_is_named_where_rsync_runs_as_root(
+    store: ModelStore, staged_by_root: Path, files: dict[str, Any]
+) -> None:
+    (staged_by_root / "assets" / "more.txt").touch()
+    assert publish_received(store, 1, files, GROUP, EXTRA) == ["assets/more.txt"]
+    assert store.published() == {}
+    stage(store, 1, sorted(files), 0, GROUP, ["assets/more.txt"])
+    assert publish_received(store, 1, files, GROUP, EXTRA) == []
 
 
 def test_shared_file_that_a_published_version_has_lost_is_sent_again(store: ModelStore, source: Path) -> None:
@@ -269,47 +322,12 @@ def test_shared_file_that_a_published_version_has_lost_is_sent_again(store: Mode
     assert publish(store, 2, files, GROUP, EXTRA) == ["saved_model.pb"]
 
 
-def test_who_filled_a_staging_directory_is_shut_out_of_all_of_it(store: ModelStore, staged: Path) -> None:
-    """Even a process that has its working directory in there can reach nothing any more."""
-    (staged / "assets").chmod(0o777)
-    saved_model_store.own(staged, GROUP)
-    for path in (staged, staged / "assets", staged / "variables"):
-        assert facts(path)[0::2] == (0, 0o700)
-
-
 def test_empty_files_are_not_linked(store: ModelStore, source: Path) -> None:
     """A file may have some 65,000 names, and every empty one has the same sha256."""
     (source / "assets" / "empty").touch()
     publish_as(store, source, 1)
     publish_as(store, source, 2)
     assert not (store.version(1) / "assets" / "empty").samefile(store.version(2) / "assets" / "empty")
-
-
-def test_symlink_in_staging_is_refused(tmp_path: Path, store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
-    (tmp_path / "shadow").write_text("secret")
-    (tmp_path / "shadow").chmod(0o600)
-    (staged / "assets" / "words.txt").unlink()
-    (staged / "assets" / "words.txt").symlink_to(tmp_path / "shadow")
-    with pytest.raises(SavedModelError, match="words.txt is a symbolic link"):
-        publish(store, 1, files, GROUP, EXTRA)
-    assert facts(tmp_path / "shadow") == (0, os.getegid(), 0o600)
-    assert store.published() == {}
-
-
-def test_who_filled_the_staging_directory_cannot_reach_it_while_it_is_checked(
-    store: ModelStore, staged: Path, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def watched(path: Path) -> Any:
-        seen.append(facts(path))
-        return list_files(path)
-
-    monkeypatch.setattr(saved_model_store, "list_files", watched)
-    publish(store, 1, files, GROUP, EXTRA)
-    ((owner, _, mode),) = seen
-    assert owner == 0
-    assert mode & 0o007 == 0
 
 
 @pytest.mark.parametrize("name", ["1", "001"])
@@ -349,7 +367,7 @@ def test_shared_file_that_has_rotted_is_not_taken_over(store: ModelStore, source
     assert publish(store, 2, files, GROUP, EXTRA) == ["saved_model.pb"]
     assert (store.version(1) / "saved_model.pb").read_bytes() == b"rotten"
     stage(store, 2, [*names, "saved_model.pb"], LOGIN, GROUP)
-    arrive(source, store.staging(2), ["saved_model.pb"])
+    arrive(source, store.incoming(2), ["saved_model.pb"])
     assert publish(store, 2, files, GROUP, EXTRA) == []
     assert tree(store.version(2)) == tree(source)
 
@@ -362,7 +380,8 @@ def test_basis_has_the_files_of_the_version_before(tmp_path: Path, store: ModelS
     assert linked == store.basis(4) / WEIGHTS
     assert linked.samefile(store.version(3) / WEIGHTS)
     assert facts(linked) == (0, GROUP, 0o644)
-    assert {path.stat().st_uid for path in (store.basis(4), *store.basis(4).rglob("*")) if path.is_dir()} == {LOGIN}
+    folders = {facts(path) for path in (store.basis(4), *store.basis(4).rglob("*")) if path.is_dir()}
+    assert folders == {(0, LOGIN, 0o750)}
 
 
 def test_version_put_there_by_hand_is_no_basis_and_shares_nothing(store: ModelStore, source: Path) -> None:
@@ -374,67 +393,86 @@ def test_version_put_there_by_hand_is_no_basis_and_shares_nothing(store: ModelSt
 
 
 def test_cut_file_is_filled_up_from_the_version_before(tmp_path: Path, store: ModelStore, source: Path) -> None:
+    """Where root receives it; another user's file is left to rsync."""
     publish_as(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
-    stage(store, 2, [WEIGHTS], LOGIN, GROUP)
+    stage(store, 2, [WEIGHTS], 0, GROUP)
     partial = store.staging(2) / WEIGHTS
     partial.parent.mkdir()
     partial.write_bytes(b"b" * 300)
     for _ in range(2):
-        stage(store, 2, [WEIGHTS], LOGIN, GROUP)
+        stage(store, 2, [WEIGHTS], 0, GROUP)
         assert partial.read_bytes() == b"b" * 300 + b"a" * 700
-    assert partial.stat().st_uid == LOGIN
     assert (store.version(1) / WEIGHTS).read_bytes() == b"a" * 1000
 
 
-def test_file_is_made_of_the_one_before_and_what_is_new(tmp_path: Path, store: ModelStore, source: Path) -> None:
+def write_patch(directory: Path, data: bytes, uid: int) -> None:
+    (directory / ".patches").mkdir()
+    (directory / ".patches" / "data").write_bytes(data)
+    for path in (directory / ".patches", directory / ".patches" / "data"):
+        os.chown(path, uid, uid)
+
+
+@pytest.mark.parametrize("uid", [0, LOGIN])
+def test_file_is_made_of_the_one_before_and_what_is_new(
+    tmp_path: Path, store: ModelStore, source: Path, uid: int
+) -> None:
     publish_as(store, make_saved_model(tmp_path / "source" / "2", weights=b"a" * 1000), 1)
     new = make_saved_model(tmp_path / "source" / "3", weights=b"a" * 100 + b"bb" + b"a" * 398 + b"cccc")
     files = add_digests(new, list_files(new))
-    names = plan_staging(store, 2, files).names
-    assert stage(store, 2, names, LOGIN, GROUP) == 1
-    arrive(new, store.staging(2), [name for name in names if name != WEIGHTS])
-    (store.staging(2) / ".patches").mkdir()
-    (store.staging(2) / ".patches" / "data").write_bytes(b"bbcccc")
-    patches = {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]], **files[WEIGHTS]}}
-    stage(store, 2, names, LOGIN, GROUP)  # what has arrived is not lost
-    saved_model_store.compose(store, 2, patches)
-    assert (store.staging(2) / WEIGHTS).stat().st_mtime_ns == files[WEIGHTS]["mtime_ns"]
-    assert publish(store, 2, files, GROUP, EXTRA) == []
+    plan = plan_staging(store, 2, files)
+    assert stage(store, 2, plan.names, uid, GROUP) == 1
+    place = store.incoming(2) if uid else store.staging(2)
+    whole = [name for name in plan.names if name != WEIGHTS]
+    arrive(new, place, whole, uid)
+    write_patch(place, b"bbcccc", uid)
+    stage(store, 2, plan.names, uid, GROUP)  # what has arrived is not lost
+    left = publish_version(
+        str(store.path),
+        2,
+        grp.getgrgid(GROUP).gr_name,
+        uid,
+        {**{name: files[name]["size"] for name in whole}, ".patches/data": 6},
+        tree_digest(files),
+        {name: files[name]["sha256"] for name in plan.shared},
+        {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]], **files[WEIGHTS]}},
+        EXTRA,
+        {},
+    )
+    assert left == {}
     assert tree(store.version(2)) == tree(new)
+    assert (store.version(2) / WEIGHTS).stat().st_mtime_ns == files[WEIGHTS]["mtime_ns"]
+    assert facts(store.version(2) / WEIGHTS) == (0, GROUP, 0o644)
     assert (store.version(1) / WEIGHTS).read_bytes() == b"a" * 1000
 
 
-def test_patch_of_another_file_is_found_out(tmp_path: Path, store: ModelStore, source: Path) -> None:
+@pytest.mark.parametrize("data", [b"y", None])
+def test_patch_of_another_file_is_found_out(
+    tmp_path: Path, store: ModelStore, source: Path, data: bytes | None
+) -> None:
+    """As well as one that did not arrive."""
     publish_as(store, make_saved_model(tmp_path / "source" / "2", weights=b"x" * 1000), 1)
     new = make_saved_model(tmp_path / "source" / "3", weights=b"y" * 1000)
     files = add_digests(new, list_files(new))
     names = plan_staging(store, 2, files).names
-    stage(store, 2, names, LOGIN, GROUP)
-    arrive(new, store.staging(2), [name for name in names if name != WEIGHTS])
-    (store.staging(2) / ".patches").mkdir()
-    (store.staging(2) / ".patches" / "data").write_bytes(b"y")
+    stage(store, 2, names, 0, GROUP)
+    arrive(new, store.staging(2), [name for name in names if name != WEIGHTS], 0)
+    if data:
+        write_patch(store.staging(2), data, 0)
     saved_model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
-    assert publish(store, 2, files, GROUP, EXTRA) == [WEIGHTS]
+    assert publish_received(store, 2, files, GROUP, EXTRA) == [WEIGHTS]
 
 
-def test_link_among_what_has_arrived_leads_no_patch_astray(
-    tmp_path: Path, store: ModelStore, source: Path, files: dict[str, Any]
+@pytest.mark.parametrize(("uid", "needed_mib", "inodes"), [(0, 40, 1), (LOGIN, 140, 2)])
+def test_what_has_arrived_needs_no_room_again_and_the_copy_does(
+    store: ModelStore, source: Path, files: dict[str, Any], uid: int, needed_mib: int, inodes: int
 ) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    stage(store, 1, sorted(files), LOGIN, GROUP)
-    (store.staging(1) / "variables").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SavedModelError, match="is a symbolic link"):
-        saved_model_store.compose(store, 1, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_what_has_arrived_needs_no_room_again(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     large = {**files, WEIGHTS: {**files[WEIGHTS], "size": 100 << 20}}
-    (staged / WEIGHTS).write_bytes(b"")
-    os.truncate(staged / WEIGHTS, 60 << 20)
-    plan = plan_staging(store, 1, large)
-    assert 40 << 20 <= plan.needed_bytes <= (40 << 20) + len(files) * 4096
-    assert plan.needed_inodes == len(files) + 3  # and the directories: the version's, variables, assets
+    stage(store, 1, sorted(files), uid, GROUP)
+    place = arrive(source, store.incoming(1) if uid else store.staging(1), uid=uid)
+    os.truncate(place / WEIGHTS, 60 << 20)
+    plan = plan_staging(store, 1, large, uid)
+    assert needed_mib << 20 <= plan.needed_bytes <= (needed_mib << 20) + 2 * len(files) * 4096
+    assert plan.needed_inodes == inodes * (len(files) + 3)  # and the directories: the version's, variables, assets
 
 
 def test_removed_version_is_renamed_away_before_its_files_go(
@@ -442,14 +480,15 @@ def test_removed_version_is_renamed_away_before_its_files_go(
 ) -> None:
     publish_as(store, source, 1)
     whole = tree(store.version(1))
-    rmtree = shutil.rmtree
+    remove_tree = saved_model_store.remove_tree
     seen = []
 
     def watched(path: Path) -> None:
-        seen.append((path, store.published(), tree(path)))
-        rmtree(path)
+        if path.exists():
+            seen.append((path, store.published(), tree(path)))
+        remove_tree(path)
 
-    monkeypatch.setattr(shutil, "rmtree", watched)
+    monkeypatch.setattr(saved_model_store, "remove_tree", watched)
     remove(store, 1)
     assert seen == [(store.removed(1), {}, whole)]
     assert list(store.path.iterdir()) == []
@@ -470,6 +509,7 @@ def test_what_the_controller_calls_stages_and_publishes(
     base_path = str(store.path.parent)
     (staged,) = stage_versions(base_path, group, wanted, 0)
     assert staged == {
+        "target": str(store.incoming(1)),
         "staging": str(store.staging(1)),
         "basis": str(store.basis(1)),
         "shared": [],
@@ -477,8 +517,9 @@ def test_what_the_controller_calls_stages_and_publishes(
         "basis_version": None,
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
-    arrive(source, store.staging(1))
-    known = {"shared": {}, "patches": {}, "extra": {"source_digest": None, "signatures": {"call": {}}}, "generated": {}}
+    arrive(source, store.incoming(1))
+    known = {"uid": LOGIN, "received": {name: one["size"] for name, one in files.items()}, "shared": {}, "patches": {}}
+    known |= {"extra": {"source_digest": None, "signatures": {"call": {}}}, "generated": {}}
     arrived = {name: one["sha256"] for name, one in files.items()}
     assert publish_version(str(store.path), 1, group, digest="0" * 64, **known) == arrived
     assert store.published() == {}
@@ -527,19 +568,21 @@ def test_process_that_has_a_file_open_writes_nothing_into_the_published_version(
     assert facts(store.version(1) / "saved_model.pb") == (0, GROUP, 0o644)
 
 
-def test_files_that_nobody_writes_to_are_not_copied(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
-    inodes = {name: (staged / name).stat().st_ino for name in files}
-    publish(store, 1, files, GROUP, EXTRA)
+def test_files_that_root_has_received_are_not_copied(
+    store: ModelStore, staged_by_root: Path, files: dict[str, Any]
+) -> None:
+    inodes = {name: (staged_by_root / name).stat().st_ino for name in files}
+    publish_received(store, 1, files, GROUP, EXTRA)
     assert {name: (store.version(1) / name).stat().st_ino for name in files} == inodes
 
 
 def test_rsync_that_another_run_left_in_there_is_ended(
-    store: ModelStore, staged: Path, tmp_path: Path, files: dict[str, Any]
+    store: ModelStore, staged_by_root: Path, tmp_path: Path, files: dict[str, Any]
 ) -> None:
     shutil.copy2(shutil.which("sleep") or "", tmp_path / "rsync")
-    with subprocess.Popen([tmp_path / "rsync", "30"], cwd=staged / "assets") as left:
+    with subprocess.Popen([tmp_path / "rsync", "30"], cwd=staged_by_root / "assets") as left:
         os.kill(left.pid, signal.SIGSTOP)
-        assert publish(store, 1, files, GROUP, EXTRA) == []
+        assert publish_received(store, 1, files, GROUP, EXTRA) == []
         assert left.wait(timeout=5) == -signal.SIGKILL
 
 
@@ -569,7 +612,7 @@ def test_room_is_checked_without_changing_anything(store: ModelStore, files: dic
     wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "resend": []}
     with pytest.raises(SavedModelError) as error:
         plan_versions(str(store.path.parent), [{**wanted, "files": huge}], 3 << 30)
-    assert "has no room for the new versions: 1048576.0 TiB needed, " in str(error.value)
+    assert "has no room for the new versions: 2097152.0 TiB needed, " in str(error.value)
     assert "free, and pruning would give 3.0 GiB (playbooks/prune.yml)" in str(error.value)
     plan_versions(str(store.path.parent), [{**wanted, "files": files}], 0)
     assert list(store.path.parent.iterdir()) == []
@@ -579,7 +622,7 @@ def test_group_and_directory_that_are_missing_are_named(store: ModelStore) -> No
     with pytest.raises(SavedModelError, match="group no-such-group does not exist"):
         stage_versions(str(store.path.parent), "no-such-group", [], 0)
     with pytest.raises(OSError, match=str(store.path)):
-        publish_version(str(store.path), 1, "root", "0" * 64, {}, {}, {}, {})
+        publish_version(str(store.path), 1, "root", 0, {}, "0" * 64, {}, {}, {}, {})
 
 
 def test_damaged_file_is_not_there_to_be_taken_for_the_whole_one(

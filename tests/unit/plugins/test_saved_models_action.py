@@ -19,6 +19,7 @@ from ansible.errors import AnsibleActionFail
 from saved_model_files import SIGNATURES, make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import saved_models
+from ansible_collections.modelops.tensorflow_serving.plugins.action.saved_models import Receiver
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     add_digests,
     list_files,
@@ -35,12 +36,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdr
     withdrawn,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import patches, run_memory, sources
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Transport
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
 WEIGHTS = "variables/variables.data-00000-of-00001"
 SAMPLE = {"signature_name": "serving_default", "instances": [[1.0, 2.0]]}
 RSYNC = shutil.which("rsync") or ""
+by_root_and_by_the_login_user = pytest.mark.parametrize("receiver", [0, 1000], ids=["root", "login"], indirect=True)
 
 
 @pytest.fixture
@@ -84,10 +87,27 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def receiver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The user id that rsync receives as: it runs as root here, and what it has made is given to that user."""
+    uid = int(getattr(request, "param", 0))
+    run = Transport._run
+
+    def run_as_receiver(command: list[str], *arguments: Any) -> tuple[int, str]:
+        done = run(command, *arguments)
+        if uid:
+            subprocess.run(["chown", "--recursive", str(uid), command[-1]], check=True)
+        return done
+
+    monkeypatch.setattr(Transport, "_run", staticmethod(run_as_receiver))
+    return uid
+
+
+@pytest.fixture
 def action(
     models: Path,
     monkeypatch: pytest.MonkeyPatch,
     new_run: Callable[[], None],
+    receiver: int,
 ) -> Any:
     """An action for one host, this one; run it with publish()."""
     new_run()
@@ -97,8 +117,8 @@ def action(
     plugin.calls = []
 
     def execute(command: str, in_data: bytes = b"", **_: Any) -> dict[str, Any]:
-        if command == "id -u":
-            return {"stdout": "1000\n"}
+        if "id -u" in command:
+            return {"stdout": f"receiver={receiver},user\n"}
         plugin.calls.append(json.loads(zlib.decompress(in_data))["function"])
         done = subprocess.run(["/bin/sh", "-c", command], input=in_data, capture_output=True, check=False)
         return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
@@ -137,6 +157,7 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
+@by_root_and_by_the_login_user
 def test_all_versions_of_the_source_are_published(
     publish: Callable[..., dict[str, Any]], source: Path, models: Path
 ) -> None:
@@ -161,15 +182,41 @@ def test_second_run_changes_nothing_reads_nothing_and_asks_the_host_once(
     result = publish()
     assert (result["changed"], result["published"]) == (False, [])
     assert [diff["before"] == diff["after"] for diff in result["diff"]] == [True]
-    assert action.calls == ["look"]
+    assert action.calls == ["look_before_publishing"]
 
 
 def test_base_path_with_other_rights_is_mended(publish: Callable[..., dict[str, Any]], models: Path) -> None:
     publish()
-    models.chmod(0o777)
+    models.chmod(0o755)
     assert publish()["changed"]
     assert models.stat().st_mode & 0o7777 == 0o751
     assert not publish()["changed"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("where", ["models", "models/MLP", "."])
+@pytest.mark.parametrize(
+    ("mode", "owner", "why"),
+    [(0o777, 0, "others than root may write to it"), (0o755, 1000, "it belongs to user id 1000")],
+)
+def test_path_that_others_can_change_is_refused_before_anything_is_changed(
+    publish: Callable[..., dict[str, Any]],
+    models: Path,
+    tmp_path: Path,
+    where: str,
+    mode: int,
+    owner: int,
+    why: str,
+    check: bool,
+) -> None:
+    (models / "MLP").mkdir()
+    place = tmp_path / where
+    place.chmod(mode)
+    os.chown(place, owner, -1)
+    with pytest.raises(AnsibleActionFail, match=f"^{place.resolve()} decides what root .* {why}.*models_base_path"):
+        publish(check=check)
+    assert list((models / "MLP").iterdir()) == []
+    assert place.stat().st_mode & 0o7777 == mode
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -323,23 +370,30 @@ def test_catalogue_that_cannot_be_served_changes_nothing(
     assert list(models.iterdir()) == []
 
 
+@by_root_and_by_the_login_user
 def test_interrupted_transfer_is_resumed(
-    publish: Callable[..., dict[str, Any]], models: Path, source: Path, wrap_rsync: Callable[[str], None]
+    publish: Callable[..., dict[str, Any]],
+    models: Path,
+    source: Path,
+    tmp_path: Path,
+    receiver: int,
+    wrap_rsync: Callable[[str], None],
 ) -> None:
     wrap_rsync(f'cp --preserve=timestamps {source}/1/saved_model.pb "$target"; echo no more >&2; exit 30')
     with pytest.raises(AnsibleActionFail, match="code 30; the next run goes on from there:\nno more"):
         publish(versions=[1])
-    assert sorted(path.name for path in (models / "MLP").iterdir()) == [".basis-1", ".staging-1"]
-    arrived = (models / "MLP" / ".staging-1" / "saved_model.pb").stat().st_ino
-    wrap_rsync('exec "$RSYNC" "$@"')
+    there = sorted(path.name for path in (models / "MLP").iterdir())
+    assert there == [".basis-1", *([".incoming-1"] if receiver else []), ".staging-1"]
+    wrap_rsync(f'cd "$target"; find . -type f > {tmp_path}/arrived; exec "$RSYNC" "$@"')
     publish(versions=[1])
+    assert (tmp_path / "arrived").read_text() == "./saved_model.pb\n"
     assert tree(models / "MLP" / "1") == tree(source / "1")
-    assert (models / "MLP" / "1" / "saved_model.pb").stat().st_ino == arrived
 
 
 CORRUPT = f'"$RSYNC" "$@" && printf X | dd of="$target/{WEIGHTS}" bs=1 conv=notrunc 2> /dev/null'
 
 
+@by_root_and_by_the_login_user
 def test_file_that_is_corrupted_on_its_way_is_sent_again(
     publish: Callable[..., dict[str, Any]],
     action: Any,
@@ -357,6 +411,7 @@ def test_file_that_is_corrupted_on_its_way_is_sent_again(
     assert warnings == [f"{WEIGHTS} of MLP version 1 did not arrive as sent; sent again"]
 
 
+@by_root_and_by_the_login_user
 def test_way_that_corrupts_always_publishes_nothing(
     publish: Callable[..., dict[str, Any]], models: Path, wrap_rsync: Callable[[str], None]
 ) -> None:
@@ -375,6 +430,7 @@ def test_source_that_is_written_to_meanwhile_publishes_nothing(
     assert not (models / "MLP" / "1").exists()
 
 
+@by_root_and_by_the_login_user
 def test_next_version_is_told_the_host_by_what_differs(
     publish: Callable[..., dict[str, Any]],
     models: Path,
@@ -395,6 +451,7 @@ def test_next_version_is_told_the_host_by_what_differs(
     assert not (models / "MLP" / ".basis-2").exists()
 
 
+@by_root_and_by_the_login_user
 @pytest.mark.parametrize("is_here", [True, False])
 def test_of_a_large_file_only_what_is_new_is_sent(
     publish: Callable[..., dict[str, Any]],
@@ -432,6 +489,7 @@ def test_of_a_large_file_only_what_is_new_is_sent(
     ]
 
 
+@by_root_and_by_the_login_user
 def test_patch_that_is_corrupted_on_its_way_is_made_up_for(
     publish: Callable[..., dict[str, Any]],
     models: Path,
@@ -489,17 +547,19 @@ def test_diff_shows_how_signatures_change(publish: Callable[..., dict[str, Any]]
 
 
 @pytest.mark.usefixtures("in_this_process")
+@by_root_and_by_the_login_user
 @pytest.mark.parametrize("check", [False, True])
 def test_host_without_room_is_refused_before_the_first_byte(
     publish: Callable[..., dict[str, Any]],
     models: Path,
     source: Path,
+    receiver: int,
     check: bool,
     wrap_rsync: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publish(versions=[1], keep=1)
-    os.truncate(source / "2" / WEIGHTS, 1 << 20)
+    os.truncate(source / "2" / WEIGHTS, 1 << 20 if not receiver else 1 << 19)  # what another user receives is copied
     wrap_rsync("exit 99")
     free = SimpleNamespace(f_bavail=100, f_frsize=4096, f_files=9, f_favail=9)
     monkeypatch.setattr(os, "statvfs", lambda _: free)
@@ -550,6 +610,7 @@ def test_digest_of_a_fetched_version_that_changed_is_refused(
         publish(**FETCHED)
 
 
+@by_root_and_by_the_login_user
 def test_leftovers_in_staging_are_not_published(
     publish: Callable[..., dict[str, Any]], models: Path, source: Path
 ) -> None:
@@ -630,7 +691,7 @@ def answer_id(action: Any, monkeypatch: pytest.MonkeyPatch, output: str) -> None
     execute = action._low_level_execute_command
 
     def answer(command: str, **options: Any) -> Any:
-        return {"stdout": output} if command == "id -u" else execute(command, **options)
+        return {"stdout": output} if "id -u" in command else execute(command, **options)
 
     monkeypatch.setattr(action, "_low_level_execute_command", answer)
 
@@ -651,12 +712,64 @@ def test_login_user_that_cannot_be_found_out_is_told(
 
 
 def test_greeting_before_the_user_id_is_passed_over(
-    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
+    publish: Callable[..., dict[str, Any]], action: Any, receiver: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer_id(action, monkeypatch, "Welcome!\n1000\n")
+    answer_id(action, monkeypatch, f"Welcome!\nreceiver={receiver},user\n")
     assert publish()["changed"]
 
 
+SUDO = """#!/bin/sh
+printf "%s\\n" "$*" >> {log}
+{asks}
+shift 3
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("login", "asks", "method", "become_user", "expected"),
+    [
+        (1000, "", "sudo", None, Receiver(0, ("sudo", "-n", "-u", "root"))),
+        (1000, "exit 1", "sudo", None, Receiver(1000)),  # a password
+        (1000, "", "sudo", "app", Receiver(1000)),
+        (1000, "", "su", None, Receiver(1000)),
+        (1000, "", None, None, Receiver(1000)),
+        (0, "", "sudo", None, Receiver(0)),
+        (0, "", None, None, Receiver(0)),
+    ],
+)
+def test_rsync_runs_as_root_where_that_takes_no_password(
+    tmp_path: Path,
+    action: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    login: int,
+    asks: str,
+    method: str | None,
+    become_user: str | None,
+    expected: Receiver,
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sudo").write_text(SUDO.format(log=tmp_path / "log", asks=asks))
+    (tmp_path / "bin" / "id").write_text(f"#!/bin/sh\necho {login}\n")
+    for program in (tmp_path / "bin").iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+    def execute(command: str, sudoable: bool) -> dict[str, str]:
+        assert not sudoable
+        return {"stdout": subprocess.check_output(["/bin/sh", "-c", command], text=True)}
+
+    monkeypatch.setattr(action, "_low_level_execute_command", execute)
+    action._connection.transport = "ssh"
+    become = MagicMock(get_option={"become_user": become_user}.get)
+    become.name = method
+    action._connection.become = become if method else None
+    assert action._receiver == expected
+    asked = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+    assert asked in ("", "-n -u root rsync --version\n")
+
+
+@by_root_and_by_the_login_user
 def test_samples_become_warmup_requests_that_the_server_and_the_next_run_accept(
     publish: Callable[..., dict[str, Any]], source: Path, models: Path, new_run: Callable[[], None]
 ) -> None:
@@ -681,4 +794,4 @@ def test_samples_that_do_not_fit_are_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(AnsibleActionFail, match="model MLP: sample_requests: request 1, signature 'serving_default'"):
         publish(warmup=True, sample_requests=[{**SAMPLE, "instances": ["text"]}])
-    assert action.calls == ["look"]
+    assert action.calls == ["look_before_publishing"]

@@ -16,7 +16,7 @@ from saved_model_files import make_saved_model
 from saved_model_publishing import publish
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store, user_tree
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
     saved_models_prune as module_utils_prune,
 )
@@ -506,7 +506,16 @@ def test_purge_leaves_what_others_put_there(base_path: Path, prune: Prune) -> No
 
 @pytest.mark.parametrize(
     "name",
-    [".removed-1", ".staging-1", ".basis-1", ".staging-1.download", ".staging-1.progress", ".basis-2", ".staging-2"],
+    [
+        ".removed-1",
+        ".staging-1",
+        ".incoming-1",
+        ".basis-1",
+        ".staging-1.download",
+        ".staging-1.progress",
+        ".basis-2",
+        ".staging-2",
+    ],
 )
 def test_leftover_of_no_use_is_deleted_silently(store: ModelStore, prune: Prune, name: str) -> None:
     publish_version(store, 2)
@@ -589,7 +598,13 @@ def test_next_run_finishes_what_was_killed_anywhere(
     base_path: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, purge: bool
 ) -> None:
     """Every system call that changes a directory is a place to be killed at."""
-    calls = [(shutil, "rmtree"), (os, "rename"), (Path, "unlink"), (Path, "rmdir")]
+    calls = [
+        (saved_model_store, "remove_tree"),
+        (user_tree, "remove_tree"),
+        (os, "rename"),
+        (Path, "unlink"),
+        (Path, "rmdir"),
+    ]
     name = "gone" if purge else "MLP"
     expected = [] if purge else published_names(3)
     for steps in range(100):

@@ -62,6 +62,18 @@ def test_rsync_travels_over_the_settings_of_the_ssh_connection(
     assert f"--rsh={shell}" in arguments
 
 
+def test_rsync_on_the_host_runs_as_root_where_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = tmp_path / "rsync"
+    wrapper.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    connection = MagicMock(transport="ssh", control_path=None, get_option=SSH.get)
+    for become, option in (((), []), (("sudo", "-n", "-u", "root"), ["--rsync-path=sudo -n -u root rsync"])):
+        Transport(connection, become).send(Path("/saved/1"), ["a"], 1, "/models/MLP/.staging-1", None, lambda _: None)
+        arguments = (tmp_path / "arguments").read_text().splitlines()
+        assert [argument for argument in arguments if argument.startswith("--rsync-path")] == option
+
+
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for ssh, whose settings allow some ciphers, and for rsync, which lists its shells in the file shells."""
