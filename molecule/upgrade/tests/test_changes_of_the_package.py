@@ -208,7 +208,7 @@ def test_version_that_does_not_serve_is_rolled_back_and_the_old_one_serves(play_
     played = play_on(UPGRADED, version="2.20.0", hold=True)
     assert played.failed
     assert "Failed to start server. Error: UNKNOWN: this build cannot serve" in played.words
-    assert "tensorflow-model-server 2.19.1 was put back and serves" in played.words
+    assert "tensorflow-model-server 2.19.1 was put back. What served before serves." in played.words
     assert upgraded.installed() == ["tensorflow-model-server 2.19.1"]
     assert upgraded.is_right(digits)
     assert upgraded.left_in_store() == ""
