@@ -34,6 +34,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
     NotServed,
     Refusals,
     Unit,
+    ended_with_server,
     foreign_port,
     missing_versions,
     refusals,
@@ -462,7 +463,7 @@ class LiveConfig:
         """Raise Refused for a refusal of this file; the one before may have been refused just after its end."""
         found = refusals(self._unit.log(written))
         if found and (len(found) > 1 or found[-1].time > written + 1):
-            raise Refused("The server refuses the file: " + found[-1].words)
+            raise Refused("The server refuses the file: " + found[-1].words, ended_with_server(found))
 
     def _check_stuck(self, step: Step, written: float) -> None:
         """Raise Stuck when the server looks for a model that the file it should have taken does not have."""

@@ -61,6 +61,7 @@ FETCH_UID = 65533
 PATCHES = ".patches"
 Patches = Dict[str, Dict[str, Any]]
 
+AGAIN = "again\n"
 BLOCK_BYTES = 4096
 END_SECONDS = 10.0  # for a process that was killed
 MANY_FILES = 100  # each costs a wait for the disk, which the whole file system costs once
@@ -96,7 +97,7 @@ class ModelStore:
         return self.path / f".staging-{version}.download"
 
     def unproven(self, version: int) -> Path:
-        """There as long as no server has served the version."""
+        """There as long as no server has served the version; says AGAIN of one that was withdrawn before."""
         return self.path / f".unproven-{version}"
 
     def withdrawn(self, version: int) -> Path:
@@ -296,7 +297,7 @@ def release(
         folder.chmod(DIRECTORY_MODE)
         sync(folder)
     _write_manifest(store.manifest(version), files, {**extra, "generated": added})
-    store.unproven(version).touch()
+    store.unproven(version).write_text(AGAIN if store.withdrawn_mark(version).exists() else "")
     os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
     sync(store.path)
     store.withdrawn_mark(version).unlink(missing_ok=True)

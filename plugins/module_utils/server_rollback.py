@@ -157,7 +157,10 @@ class Servers:
             self._withdrawn.append({"model": model, "version": version, "reason": reason})
 
     def _result(self, problems: dict[str, NotServed], is_there: bool) -> dict[str, Any]:
-        words = [f"{one['model']} version {one['version']} was withdrawn: {one['reason']}." for one in self._withdrawn]
+        words = [
+            f"{one['model']} version {one['version']} was withdrawn: {one['reason'].rstrip('.')}."
+            for one in self._withdrawn
+        ]
         if self._restored:
             words.append(f"Restored {', '.join(self._restored)}.")
         if problems:

@@ -46,8 +46,8 @@ _STUCK = (
 _REFUSALS = ("Failed to read ModelServerConfig file: ", "PollFilesystemAndReloadConfig failed to ReloadConfig: ")
 
 
-# Why a version ended, where the server ends with it: at its start.
-_ENDED_AT_START = re.compile(
+# Why a version could not be loaded, where the server ends with it, as at its start, or refuses a file for it.
+_ENDED_WITH_SERVER = re.compile(
     r"\{name: (?P<model>.+?) version: (?P<version>\d+)\} due to error: (?P<why>.*?)\}, ", re.DOTALL
 )
 
@@ -225,10 +225,10 @@ def wait_until_served(
             raise NotServed("The server cannot load " + "; ".join(ended.values()), ended)
         state, restarts = unit.state()
         if state in ("failed", "inactive"):
-            raise NotServed(f"{unit.name} is {state}, so nothing is served.", ended_at_start(unit.log(since)))
+            raise NotServed(f"{unit.name} is {state}, so nothing is served.", ended_with_server(unit.log(since)))
         if restarts - restarts_before >= MAX_RESTARTS:
             text = f"{unit.name} keeps exiting; systemd has restarted it {restarts} times."
-            raise NotServed(text, ended_at_start(unit.log(since)))
+            raise NotServed(text, ended_with_server(unit.log(since)))
         if now - start > timeout_seconds:
             text = f"After {timeout_seconds:g} s still waiting (timeout_seconds): {'; '.join(waiting)}."
             raise NotServed(f"{text} Seen: {seen(client, unit, since)}.", unfinished(client, expected))
@@ -274,12 +274,12 @@ def unfinished(client: ServingClient, expected: dict[str, list[int]]) -> Refusal
     return found
 
 
-def ended_at_start(lines: Iterable[Line]) -> Refusals:
-    """Return the versions with which a server has ended, {(model, version): its words}."""
+def ended_with_server(lines: Iterable[Line]) -> Refusals:
+    """Return the versions of which a server says that it ended, or refused a file, with them, and its words."""
     return {
         (match["model"], int(match["version"])): f"{match['model']} version {match['version']}: {match['why']}"
         for line in lines
-        for match in _ENDED_AT_START.finditer(line.text)
+        for match in _ENDED_WITH_SERVER.finditer(line.text)
     }
 
 

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import sync, write_json
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import AGAIN, ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import remove_tree
 
 # Of the manifest: what a later run compares a source with.
@@ -48,6 +48,19 @@ def _read(path: Any) -> dict[str, Any]:
 def unproven(store: ModelStore) -> list[int]:
     """Return the versions that this collection has published and no server has served yet, in ascending order."""
     return [version for version in sorted(store.published()) if store.unproven(version).exists()]
+
+
+def is_tried_again(store: ModelStore, version: int) -> bool:
+    """Say whether a version was withdrawn before it was published, and no server has served it since.
+
+    A running server that has refused it does not load it again: the one before serves on without being wanted, and
+    what is wanted is not looked at before that is gone (core/aspired_versions_manager.cc,
+    ContainsAnyReaspiredVersions). A restart does.
+    """
+    try:
+        return store.unproven(version).read_text() == AGAIN
+    except OSError:
+        return False
 
 
 def prove(store: ModelStore, version: int) -> None:

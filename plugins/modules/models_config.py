@@ -24,7 +24,9 @@ description:
   - An answer counts only if every socket that listens on the server's ports belongs to O(unit).
   - A server that answers nothing, as it waits for a model of its start or has start settings with which it cannot
     serve, is not waited for. It gets the file and has to be restarted to read it.
-  - So has a server whose TF_CPP_MIN_LOG_LEVEL hides warnings, as a file that is not taken is seen in the log only.
+  - A server that has refused a version does not load it again, so it has to be restarted for one that was withdrawn and
+    is tried again under its number.
+  - So has one whose TF_CPP_MIN_LOG_LEVEL hides warnings, as a file that is not taken is seen in the log only.
   - A model of which O(catalog) asks for a version that was withdrawn stays as the file has it; one that never served is
     left out.
   - The latest versions of a model with labels are listed one by one in the file. Else the server would drop a version
@@ -145,6 +147,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_c
     Stuck,
     announced_versions,
     catalog_models,
+    expected_versions,
     observe,
     published_of,
     unservable,
@@ -166,10 +169,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
     last_words,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+    is_tried_again,
+    withdrawn,
+)
 
-# How far back the log is shown where the cause lies before the module's run.
-BEFORE_SECONDS = 10
+# How far back the log is shown: the cause lies before the module's run where a version was published before it.
+BEFORE_SECONDS = 60
 
 
 def running_pid(module: AnsibleModule) -> int:
@@ -204,7 +210,7 @@ def take(module: AnsibleModule, live: LiveConfig, client: ServingClient, file: M
             if before != wanted:
                 current = read(path)[1] or {}
                 message += " " + live.put_back(current, before, before_text, state_before)
-            fail_with_log(module, message, start, error.refused)
+            fail_with_log(module, message, start - BEFORE_SECONDS, error.refused)
     except Stuck:
         if not unservable(wanted):
             file.write(text)
@@ -235,10 +241,12 @@ def apply(
     )
     poll_wait_seconds = int(flags.get("model_config_file_poll_wait_seconds", 0))
     why_not = why_not_live(pid, flags, params["path"], client, before or {}, models)
-    if why_not:
+    again = "" if why_not else tried_again(client, models)
+    if why_not or again:
         if before_text != text:
             file.write(text)
-            outcome.update(restart_needed=bool(pid), restart_reason=why_not if pid else "")
+        if pid and (again or before_text != text):
+            outcome.update(restart_needed=True, restart_reason=why_not or again)
         return outcome
     live = LiveConfig(client, unit, file.write, render, samples, params["timeout_seconds"], poll_wait_seconds)
     start = time.time()
@@ -253,6 +261,19 @@ def apply(
             fail_with_log(module, message, start - BEFORE_SECONDS)
         outcome.update(restart_needed=True, restart_reason=str(error))
     return outcome
+
+
+def tried_again(client: ServingClient, models: Models) -> str:
+    """Return which versions a running server will not load, as it has refused them before; empty for none."""
+    states = observe(client, models).states
+    found = [
+        f"{name} version {version}"
+        for name, versions in expected_versions(models).items()
+        for version in versions
+        if states.get(name, {}).get(version) == "END"
+        and is_tried_again(ModelStore(Path(models[name]["base_path"])), version)
+    ]
+    return f"the running server has refused {', '.join(found)} before, and does not try it again" if found else ""
 
 
 _PORTS = {"rest_api_port": 0, "port": DEFAULT_GRPC_PORT}

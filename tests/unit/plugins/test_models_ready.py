@@ -100,7 +100,7 @@ def test_versions_with_which_a_server_has_ended_are_read_from_its_last_line() ->
         "to error: DATA_LOSS: corrupted record at 0\n(Is this even a TFRecord file?)}, {{name: c version: 12} due to "
         "error: NOT_FOUND: x}, "
     )
-    found = serving_wait.ended_at_start([Line(1, "x"), Line(2, text)])
+    found = serving_wait.ended_with_server([Line(1, "x"), Line(2, text)])
     assert list(found) == [("a b", 3), ("c", 12)]
     assert found["c", 12] == "c version 12: NOT_FOUND: x"
 
