@@ -192,8 +192,7 @@ class UserTree:
         try:
             status = os.fstat(source)
             self._check(name, status)
-            target.parent.mkdir(mode=TOP_MODE, parents=True, exist_ok=True)
-            copy = os.open(target, _NEW_FILE, 0o600)
+            copy = _create(target)
             try:
                 size, sha256 = _copy_and_hash(source, copy, most)
                 os.fchown(copy, os.geteuid(), group_id)
@@ -204,6 +203,15 @@ class UserTree:
         finally:
             os.close(source)
         return {"size": size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+
+
+def _create(path: Path) -> int:
+    """Return a descriptor of a new file in root's own tree; its directories are made with the first one."""
+    try:
+        return os.open(path, _NEW_FILE, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=TOP_MODE, parents=True, exist_ok=True)
+        return os.open(path, _NEW_FILE, 0o600)
 
 
 def _batches(wanted: Mapping[str, int]) -> Iterator[tuple[str, list[str]]]:
