@@ -104,3 +104,49 @@ def sync_file_system(path: Path) -> None:
     )
     if done.returncode:
         raise OSError(done.stderr.strip())
+
+
+def read_text(path: Path) -> str | None:
+    """Return the text of a file, None where there is none; bytes that are no UTF-8 survive. Raises OSError."""
+    try:
+        return path.read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+
+
+class ManagedFile:
+    """A text file with owner, group and mode, which is replaced in one step.
+
+    What is written is a new file that no user but this process's has ever had open.
+    """
+
+    def __init__(self, module: Any, path: Path, owner: str, group: str, mode: str) -> None:
+        self._module = module
+        self._path = path
+        self._new = path.with_name(f".{path.name}.new")
+        self._owner, self._group, self._mode = owner, group, mode
+
+    def write(self, text: str, validate: Callable[[Path], None] | None = None) -> None:
+        """Replace the file, whenever this process is killed, once validate has let the new one pass. Raises OSError."""
+        self._new.unlink(missing_ok=True)  # of a run that was killed
+        descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode(errors="surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            self.set_attributes(self._new)
+            if validate:
+                validate(self._new)
+            self._new.replace(self._path)
+        except BaseException:
+            self._new.unlink(missing_ok=True)
+            raise
+        sync(self._path.parent)
+
+    def set_attributes(self, path: Path | None = None) -> bool:
+        """Give a file its owner, group and mode; say whether that changes any."""
+        name, module = str(path or self._path), self._module
+        changed = module.set_owner_if_different(name, self._owner, False)
+        changed = module.set_group_if_different(name, self._group, changed)
+        return bool(module.set_mode_if_different(name, self._mode, changed))

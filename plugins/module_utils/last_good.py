@@ -13,7 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group, write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
+    owner_and_group,
+    read_text,
+    write_json,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
     MODELS_CONFIG,
     START_FILES,
@@ -43,10 +47,10 @@ class LastGood:
 
 def describe(path: Path) -> dict[str, str] | None:
     """Return text, owner, group and mode of a file, None where there is none."""
-    try:
-        text, status = path.read_bytes().decode(errors="surrogateescape"), path.stat()
-    except FileNotFoundError:
+    text = read_text(path)
+    if text is None:
         return None
+    status = path.stat()
     owner, group = owner_and_group(status)
     return {"text": text, "owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
 

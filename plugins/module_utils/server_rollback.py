@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import ManagedFile
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import (
     DEFAULT_GRPC_PORT,
     REQUEST_TIMEOUT_SECONDS,
@@ -31,7 +32,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_c
     expected_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models_config_file import (
-    ManagedFile,
     read,
     render,
 )

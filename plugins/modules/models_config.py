@@ -134,6 +134,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     CATALOG_OPTIONS,
     catalog_samples,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import ManagedFile
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import (
     DEFAULT_GRPC_PORT,
     process_environment,
@@ -153,7 +154,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_c
     unservable,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models_config_file import (
-    ManagedFile,
     read,
     render,
 )

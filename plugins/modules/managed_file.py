@@ -1,0 +1,104 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: managed_file
+short_description: Write a file that root executes or trusts
+version_added: 0.2.0
+description:
+  - C(ansible.builtin.template) and C(ansible.builtin.copy) upload a file as the account that logs in, and move it to
+    its place. A process of the account that has it open can write to it ever after. This module takes the content in
+    its arguments. Root writes it beside its place, to a file that nobody else has ever had open, and replaces the old
+    one in one step.
+options:
+  path:
+    description: The file. Its directory has to be there, and root's.
+    type: path
+    required: true
+  content:
+    description: What it is to hold.
+    type: str
+    required: true
+  owner:
+    description: Its owner.
+    type: str
+    default: root
+  group:
+    description: Its group.
+    type: str
+    default: root
+  mode:
+    description: Its mode.
+    type: str
+    default: "0644"
+  validate:
+    description: Command that has to succeed before the old file is replaced. C(%s) is the new file.
+    type: str
+attributes:
+  check_mode:
+    description: Says whether the file would change.
+    support: full
+  diff_mode:
+    description: Shows the file before and after.
+    support: full
+  idempotent:
+    description: A file with this content, owner, group and mode is not touched.
+    support: full
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Write the unit
+  modelops.tensorflow_serving.managed_file:
+    path: /etc/systemd/system/tensorflow-model-server.service
+    content: "{{ lookup('ansible.builtin.template', 'tensorflow-model-server.service.j2') }}"
+"""
+
+RETURN = r"""#"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import ManagedFile, read_text
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "content": {"type": "str", "required": True},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0644"},
+            "validate": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    params, path = module.params, Path(module.params["path"])
+    file = ManagedFile(module, path, params["owner"], params["group"], params["mode"])
+
+    def validate(new: Path) -> None:
+        code, output, errors = module.run_command([word.replace("%s", str(new)) for word in params["validate"].split()])
+        if code:
+            raise ValueError(f"{params['validate']} says: {(errors or output).strip()}; {path} was left as it was")
+
+    try:
+        before = read_text(path)
+        changed = before != params["content"]
+        if changed and not module.check_mode:
+            file.write(params["content"], validate if params["validate"] else None)
+        if path.exists():
+            changed = file.set_attributes() or changed
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    shown = {"before": before or "", "after": params["content"]} if before != params["content"] else {}
+    module.exit_json(changed=changed, diff={**shown, "before_header": str(path), "after_header": str(path)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A file that root trusts is written by root, and is whole or as it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import managed_file
+
+Write = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.service"
+
+
+@pytest.fixture
+def write(run_module: Callable[..., dict[str, Any]], path: Path) -> Write:
+    own = {"owner": str(os.getuid()), "group": str(os.getgid())}
+    return lambda content, check=False, **more: run_module(
+        managed_file, check, **({"path": str(path), "content": content} | own | more)
+    )
+
+
+def test_file_is_written_once_with_its_mode(write: Write, path: Path) -> None:
+    result = write("a\n", mode="0640")
+    assert (result["changed"], result["diff"]["before"], result["diff"]["after"]) == (True, "", "a\n")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("a\n", 0o640)
+    before = path.stat()
+    assert write("a\n", mode="0640")["changed"] is False
+    assert path.stat() == before
+    assert write("a\n", mode="0644")["changed"] is True
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_check_mode_says_so_and_writes_nothing(write: Write, path: Path) -> None:
+    assert write("a\n", check=True)["changed"] is True
+    assert not path.exists()
+    write("a\n")
+    assert write("b\n", check=True)["diff"]["before"] == "a\n"
+    assert path.read_text() == "a\n"
+
+
+def test_who_has_the_old_file_open_does_not_write_to_the_new_one(write: Write, path: Path) -> None:
+    write("a\n")
+    with path.open("a") as old:
+        write("b\n")
+        old.write("attack\n")
+    assert path.read_text() == "b\n"
+
+
+def test_file_that_lies_where_the_new_one_is_written_is_not_written_to(
+    write: Write, path: Path, tmp_path: Path
+) -> None:
+    """As one that somebody has put there, or a killed run has left, and has open; a link leads nowhere."""
+    new, target = path.with_name(f".{path.name}.new"), tmp_path / "target"
+    target.touch()
+    os.link(target, new)
+    write("a\n")
+    new.symlink_to(target)
+    write("b\n")
+    assert (path.read_text(), target.read_text(), path.is_symlink()) == ("b\n", "", False)
+
+
+def test_content_that_is_not_valid_is_not_written(write: Write, path: Path, tmp_path: Path) -> None:
+    write("good\n", validate="grep good %s")
+    result = write("bad\n", validate="grep -c good %s")
+    assert result["msg"] == f"grep -c good %s says: 0; {path} was left as it was"
+    assert path.read_text() == "good\n"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_missing_directory_is_told(write: Write, tmp_path: Path) -> None:
+    assert "No such file or directory" in write("a\n", path=str(tmp_path / "no" / "file"))["msg"]
