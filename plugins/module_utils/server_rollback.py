@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
     NotServed,
+    Refusals,
     SystemdUnit,
     missing_versions,
     wait_until_served,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
     prove,
     unproven,
@@ -134,8 +137,6 @@ class Servers:
                 self._withdraw(ModelStore(Path(one["path"])), one["model"], one["version"], one["reason"])
         problems: dict[str, NotServed] = {}
         for attempt in range(ATTEMPTS):
-            for server in servers:
-                self._drop_models_without_versions(server)
             problems = {}
             for server in servers:
                 try:
@@ -149,14 +150,14 @@ class Servers:
                 self._withdraw(store, model, version, why)
         if not problems:
             self.record(unless_recorded=False)
-        return self._result(problems, is_there=bool(servers))
+        return self._result(problems, is_recorded=record is not None)
 
     def _withdraw(self, store: ModelStore, model: str, version: int, reason: str) -> None:
         if version in unproven(store):
             withdraw(store, version, reason)
             self._withdrawn.append({"model": model, "version": version, "reason": reason})
 
-    def _result(self, problems: dict[str, NotServed], is_there: bool) -> dict[str, Any]:
+    def _result(self, problems: dict[str, NotServed], is_recorded: bool) -> dict[str, Any]:
         words = [
             f"{one['model']} version {one['version']} was withdrawn: {one['reason'].rstrip('.')}."
             for one in self._withdrawn
@@ -165,7 +166,7 @@ class Servers:
             words.append(f"Restored {', '.join(self._restored)}.")
         if problems:
             words.append("What served before does not serve: " + " ".join(map(str, problems.values())))
-        elif is_there:
+        elif is_recorded:
             words.append("What served before serves.")
         return {
             "changed": bool(self._withdrawn or self._restored or self._started),
@@ -179,17 +180,17 @@ class Servers:
         return [Server(self._module, unit, directory) for unit, directory in directories.items()]
 
     def _restore(self, record: LastGood, servers: list[Server]) -> None:
-        """Restore units and files, but for the models.config of a running server, which is told of it in steps."""
+        """Restore units and files, but for each models.config: see _restore_models."""
         there = family(self._unit, self._config_path)
         for unit in sorted(set(there) - set(record.directories)):
             self._systemctl("disable", "--now", f"{unit}.service")
-        live = {str(server.models_config) for server in servers if server.unit.state()[0] == "active"}
+        later = {str(server.models_config) for server in servers}
         for path in sorted(str(path) for path in files_of({**there, **record.directories})):
             if path not in record.files and Path(path).exists():
                 Path(path).unlink()
                 self._restored.append(path)
         for path, facts in record.files.items():
-            if not record.is_as_on_disk(path) and path not in live:
+            if not record.is_as_on_disk(path) and path not in later:
                 self._file(path, facts).write(facts["text"])
                 self._restored.append(path)
         if self._restored:
@@ -202,15 +203,6 @@ class Servers:
             self._module.set_group_if_different(str(folder), facts["group"], False)
         return ManagedFile(self._module, Path(path), facts["owner"], facts["group"], facts["mode"])
 
-    def _drop_models_without_versions(self, server: Server) -> None:
-        """Take models out of models.config that would keep the server from opening a port."""
-        models = server.models()
-        servable = {name: models[name] for name, versions in expected_versions(models).items() if versions}
-        facts = describe(server.models_config)
-        if facts and servable.keys() != models.keys():
-            self._file(str(server.models_config), facts).write(render(servable))
-            self._restored.append(str(server.models_config))
-
     def _serve(self, server: Server, record: LastGood | None, is_forced: bool) -> None:
         """Have a server run with the files that are there now, and wait until it serves. Raises NotServed."""
         name = server.unit.name
@@ -222,13 +214,13 @@ class Servers:
             and (record is None or record.invocations.get(name) != states.get("InvocationID"))
         )
         if is_forced or is_outdated or not self._answers(server, pid):
-            self._write_models_config(server, record)
+            self._restore_models(server, record, 0)
             self._start(server)
             pid = int(properties_of(self._module, [name], "MainPID")[name].get("MainPID") or 0)
         else:
-            self._tell(server, record, pid)
-        expected = expected_versions(server.models())
+            self._restore_models(server, record, pid)
         models = server.models()
+        expected = expected_versions(models)
         stores = {model: ModelStore(Path(models[model]["base_path"])) for model in expected}
         # A version that has served before is not judged by samples that may be new.
         samples = {model: self._samples.get(model, []) for model, store in stores.items() if unproven(store)}
@@ -264,34 +256,34 @@ class Servers:
         except ForeignListener:
             return False
 
-    def _write_models_config(self, server: Server, record: LastGood | None) -> None:
-        """Restore models.config for a server that is about to start."""
-        path = str(server.models_config)
-        facts = record.files.get(path) if record else None
-        if facts and record and not record.is_as_on_disk(path) and path not in self._restored:
-            self._file(path, facts).write(facts["text"])
-            self._restored.append(path)
-            self._drop_models_without_versions(server)
+    def _restore_models(self, server: Server, record: LastGood | None, pid: int) -> None:
+        """Restore models.config, less the models of which no version is left: they would keep a server from starting.
 
-    def _tell(self, server: Server, record: LastGood | None, pid: int) -> None:
-        """Restore models.config for a running server, which takes it in steps."""
+        A server that runs, as pid, is told of it in steps. Without a record the file stays, less the same.
+        """
         path = str(server.models_config)
-        facts = record.files.get(path) if record else None
-        if not facts or not record or record.is_as_on_disk(path) or path in self._restored:
+        facts = record.files.get(path) if record else describe(server.models_config)
+        if facts is None:
             return
-        file, flags = self._file(path, facts), server.flags(pid)
-        recorded = parse_models_config(facts["text"])
-        wanted = {name: recorded[name] for name, versions in expected_versions(recorded).items() if versions}
-        text = facts["text"] if wanted == recorded else render(wanted)
-        poll_wait_seconds = float(flags.get("model_config_file_poll_wait_seconds") or 0)
-        live = LiveConfig(
-            server.client(pid), server.unit, file.write, render, {}, self._timeout_seconds, poll_wait_seconds
-        )
         try:
-            live.replace(server.models(), wanted, text)
-        except NotTaken:
-            file.write(text)  # which is there after the next start
-        self._restored.append(path)
+            models = parse_models_config(facts["text"])
+        except TextFormatError:
+            return  # what an earlier release, or somebody else, has left
+        wanted = {name: models[name] for name, versions in expected_versions(models).items() if versions}
+        text = facts["text"] if wanted == models else render(wanted)
+        if describe(server.models_config) == {**facts, "text": text}:
+            return
+        file = self._file(path, facts)
+        self._restored += [] if path in self._restored else [path]
+        if pid:
+            poll_wait_seconds = float(server.flags(pid).get("model_config_file_poll_wait_seconds") or 0)
+            live = LiveConfig(
+                server.client(pid), server.unit, file.write, render, {}, self._timeout_seconds, poll_wait_seconds
+            )
+            with suppress(NotTaken):  # whether it serves is seen later
+                live.replace(server.models(), wanted, text)
+        if describe(server.models_config) != {**facts, "text": text}:
+            file.write(text)
 
     def _refused(
         self, servers: list[Server], problems: dict[str, NotServed], is_recorded: bool
@@ -302,7 +294,7 @@ class Servers:
         those that have served, it is any of them.
         """
         open_versions: dict[tuple[str, int], ModelStore] = {}
-        words: dict[tuple[str, int], str] = {}
+        words: Refusals = {}
         for server in servers:
             error = problems.get(server.unit.name)
             if error is None or isinstance(error.__cause__, ForeignListener):
