@@ -461,9 +461,10 @@ class LiveConfig:
 
     def _check_refusals(self, written: float) -> None:
         """Raise Refused for a refusal of this file; the one before may have been refused just after its end."""
-        found = refusals(self._unit.log(written))
+        log = self._unit.log(written)
+        found = refusals(log)
         if found and (len(found) > 1 or found[-1].time > written + 1):
-            raise Refused("The server refuses the file: " + found[-1].words, ended_with_server(found))
+            raise Refused("The server refuses the file: " + found[-1].words, ended_with_server(log))
 
     def _check_stuck(self, step: Step, written: float) -> None:
         """Raise Stuck when the server looks for a model that the file it should have taken does not have."""

@@ -46,9 +46,10 @@ _STUCK = (
 _REFUSALS = ("Failed to read ModelServerConfig file: ", "PollFilesystemAndReloadConfig failed to ReloadConfig: ")
 
 
-# Why a version could not be loaded, where the server ends with it, as at its start, or refuses a file for it.
+# Why a version could not be loaded, where the server ends with it, as at its start, or refuses a file for it. The
+# journal has a line of its own for each line of an error.
 _ENDED_WITH_SERVER = re.compile(
-    r"\{name: (?P<model>.+?) version: (?P<version>\d+)\} due to error: (?P<why>.*?)\}, ", re.DOTALL
+    r"\{name: (?P<model>.+?) version: (?P<version>\d+)\} due to error: (?P<why>.*?)(?:\}, |$)"
 )
 
 

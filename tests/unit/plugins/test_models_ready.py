@@ -94,15 +94,18 @@ def test_line_of_no_known_form_is_shown_as_it_is() -> None:
     assert not Line(1, "usage: x").is_error
 
 
-def test_versions_with_which_a_server_has_ended_are_read_from_its_last_line() -> None:
+def test_versions_with_which_a_server_has_ended_are_read_from_its_last_lines() -> None:
+    """As the journal has them: a line break in an error begins another entry."""
     text = (
-        "Failed to start server. Error: UNKNOWN: 2 servable(s) did not become available: {{name: a b version: 3} due "
-        "to error: DATA_LOSS: corrupted record at 0\n(Is this even a TFRecord file?)}, {{name: c version: 12} due to "
-        "error: NOT_FOUND: x}, "
+        "Failed to start server. Error: UNKNOWN: 2 servable(s) did not become available: {{{name: a b version: 3} due "
+        "to error: DATA_LOSS: Checksum does not match\n\t [[{{node RestoreV2}}]]}, {{name: c version: 12} due to "
+        "error: NOT_FOUND: x}, }"
     )
-    found = serving_wait.ended_with_server([Line(1, "x"), Line(2, text)])
-    assert list(found) == [("a b", 3), ("c", 12)]
-    assert found["c", 12] == "c version 12: NOT_FOUND: x"
+    found = serving_wait.ended_with_server([Line(1, "x"), *(Line(2, line) for line in text.split("\n"))])
+    assert found == {
+        ("a b", 3): "a b version 3: DATA_LOSS: Checksum does not match",
+        ("c", 12): "c version 12: NOT_FOUND: x",
+    }
 
 
 @pytest.mark.parametrize(("level", "expected"), [("0", False), ("1", False), ("2", True), ("3", True), ("", False)])
