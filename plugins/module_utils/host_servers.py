@@ -29,7 +29,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
 
-PROGRAM = "tensorflow_model_server"
+# One of these every server has, whatever its program is called: without both it does not start.
+_MODEL_FLAGS = {"model_config_file", "model_base_path"}
 DEFAULT_MODEL_NAME = "default"  # of --model_name
 DEFAULT_GRPC_PORT = 8500  # of --port
 REQUEST_TIMEOUT_SECONDS = 10
@@ -72,17 +73,15 @@ class HostServer:
         found = {}
         if flags.get("model_base_path"):
             found[flags.get("model_name") or DEFAULT_MODEL_NAME] = self._seen(flags["model_base_path"])
-        files = {*self.configs}
-        if flags.get("model_config_file"):
-            files.add(self._seen(flags["model_config_file"]))
+        files = [path for path in self.configs if path.exists()]
+        if flags.get("model_config_file"):  # which it goes on serving when it is taken away
+            files.append(self._seen(flags["model_config_file"]))
         for file in files:
             try:
                 found.update(
                     (name, self._seen(model["base_path"]))
                     for name, model in parse_models_config(file.read_bytes()).items()
                 )
-            except FileNotFoundError:
-                continue
             except (OSError, TextFormatError):
                 return None
         return found
@@ -144,7 +143,7 @@ def _others(known: list[str]) -> list[HostServer]:
     """Return the servers that run outside these control groups."""
     found = []
     for pid in pids():
-        if any(Path(word).name == PROGRAM for word in command_line(pid)[:4]):
+        if process_flags(pid).keys() & _MODEL_FLAGS:
             cgroup = control_group(pid)
             if not any(is_in(cgroup, one) for one in known):
                 found.append(HostServer(str(Holder(pid, program(pid), cgroup)), is_ours=False, pid=pid, cgroup=cgroup))

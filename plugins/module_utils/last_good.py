@@ -41,8 +41,8 @@ class LastGood:
     invocations: dict[str, str] = field(default_factory=dict)
 
     def is_as_on_disk(self, path: str) -> bool:
-        """Say whether a file is as it was, or is absent as it was."""
-        return self.files.get(path) == describe(Path(path))
+        """Say whether a file of the record is as it was."""
+        return path in self.files and self.files[path] == describe(Path(path))
 
 
 def describe(path: Path) -> dict[str, str] | None:

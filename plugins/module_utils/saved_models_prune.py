@@ -177,23 +177,23 @@ def used_versions(servers: list[HostServer], plans: list[Plan]) -> Usage:
                     raise silence
                 for name, is_told in names.items():
                     usage.versions.update(_used_by(server, plan, name, is_told))
-            except OSError as error:
-                silence = error
-                usage.add_unknown(server, plan, reason(error))
-            except ServingError as error:
-                usage.add_unknown(server, plan, str(error))
+            except (OSError, ServingError) as error:
+                silence = error if isinstance(error, OSError) else silence
+                if server.is_ours or any(names.values()):
+                    usage.add_unknown(server, plan, reason(error))
     return usage
 
 
 def _names(server: HostServer, plan: Plan) -> dict[str, bool]:
-    """Return under which names a server may use a plan's versions, and of each whether it is certainly told to.
+    """Return under which names a server may use a plan's versions, and of each whether it is known to be told to.
 
-    A running server of ours is asked in any case, as it may have taken an earlier models.config.
+    A running server is asked by the model's own name in any case, as its file may have changed since it read it.
     """
     told = server.names_of(plan.store.path)
-    if told is None or (server.is_ours and server.pid) or plan.model in server.listed:
-        return {plan.model: False, **dict.fromkeys(told or [], True)}
-    return dict.fromkeys(told, True)
+    if told is None:
+        return {plan.model: True}
+    may = [plan.model] if server.pid or plan.model in server.listed else []
+    return {**dict.fromkeys(may, False), **dict.fromkeys(told, True)}
 
 
 def _used_by(server: HostServer, plan: Plan, name: str, is_told: bool) -> dict[tuple[str, int], str]:
@@ -209,7 +209,7 @@ def _used_by(server: HostServer, plan: Plan, name: str, is_told: bool) -> dict[t
         return {}
     states = {version: one["state"] for version, one in status.items()}
     # After a restart with a newest version that cannot be loaded, the one to go back to is not loaded either.
-    is_needed = not plan.is_purged and "AVAILABLE" not in states.values()
+    is_needed = not plan.is_purged and "AVAILABLE" not in states.values() and (is_told or server.is_ours)
     used = {}
     for version in plan.versions:
         if states.get(version, "END") != "END":

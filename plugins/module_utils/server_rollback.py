@@ -31,6 +31,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_c
     Models,
     NotTaken,
     expected_versions,
+    observe,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models_config_file import (
     read,
@@ -47,18 +48,19 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
     NotServed,
     Refusals,
     SystemdUnit,
-    missing_versions,
     wait_until_served,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+    bring_back,
     prove,
+    set_aside,
     unproven,
     withdraw,
 )
 
-# Where refused versions, and then those that nobody has served, are withdrawn, the servers are looked at once more.
+# So often the servers are looked at again after versions that they have refused were withdrawn.
 ATTEMPTS = 3
 
 
@@ -135,22 +137,38 @@ class Servers:
         if not restart and not any(server.reads_at_start(path) for server in servers for path in self._restored):
             for one in refused_before:
                 self._withdraw(ModelStore(Path(one["path"])), one["model"], one["version"], one["reason"])
-        problems: dict[str, NotServed] = {}
-        for attempt in range(ATTEMPTS):
-            problems = {}
-            for server in servers:
-                try:
-                    self._serve(server, record, restart and attempt == 0)
-                except NotServed as error:
-                    problems[server.unit.name] = error
-            refused = self._refused(servers, problems, is_recorded=record is not None)
+        problems = self._serve(servers, record, is_forced=restart)
+        for _ in range(ATTEMPTS):
+            refused = self._refused(servers, problems)
             if not refused:
                 break
             for (model, version), (store, why) in refused.items():
                 self._withdraw(store, model, version, why)
+            problems = self._serve(servers, record)
+        if problems and record and self._serves_without_unproven(servers, problems, record):
+            problems = {}
         if not problems:
             self.record(unless_recorded=False)
         return self._result(problems, is_recorded=record is not None)
+
+    def _serves_without_unproven(self, servers: list[Server], problems: dict[str, NotServed], record: LastGood) -> bool:
+        """Say whether the servers serve without the versions that none has served yet, where none says which it is.
+
+        They are withdrawn if that helps, and not to blame if it does not.
+        """
+        suspects = self._unproven(servers, problems)
+        if not suspects:
+            return False
+        for (_, version), store in suspects.items():
+            set_aside(store, version)
+        helps = not self._serve(servers, record)
+        for (model, version), store in suspects.items():
+            bring_back(store, version)
+            if helps:
+                self._withdraw(store, model, version, "the server does not serve with it")
+        for server in servers if not helps else []:
+            self._restore_models(server, record, 0)
+        return helps
 
     def _withdraw(self, store: ModelStore, model: str, version: int, reason: str) -> None:
         if version in unproven(store):
@@ -189,6 +207,9 @@ class Servers:
             if path not in record.files and Path(path).exists():
                 Path(path).unlink()
                 self._restored.append(path)
+        for directory in set(there.values()) - {*record.directories.values(), self._config_path}:
+            with suppress(OSError):  # what else lies there is the user's
+                Path(directory).rmdir()
         for path, facts in record.files.items():
             if not record.is_as_on_disk(path) and path not in later:
                 self._file(path, facts).write(facts["text"])
@@ -203,28 +224,44 @@ class Servers:
             self._module.set_group_if_different(str(folder), facts["group"], False)
         return ManagedFile(self._module, Path(path), facts["owner"], facts["group"], facts["mode"])
 
-    def _serve(self, server: Server, record: LastGood | None, is_forced: bool) -> None:
-        """Have a server run with the files that are there now, and wait until it serves. Raises NotServed."""
+    def _serve(self, servers: list[Server], record: LastGood | None, is_forced: bool = False) -> dict[str, NotServed]:
+        """Have all servers run with the files that are there now, wait, and return those that do not serve."""
+        starting = [server for server in servers if is_forced or self._has_to_start(server, record)]
+        for server in starting:
+            self._restore_models(server, record, 0)
+        for server in starting[1:] and starting:  # one may have the port of another
+            self._systemctl("stop", server.unit.name)
+        for server in starting:
+            self._start(server)
+        problems = {}
+        for server in servers:
+            pid = int(properties_of(self._module, [server.unit.name], "MainPID")[server.unit.name].get("MainPID") or 0)
+            if server not in starting:
+                self._restore_models(server, record, pid)
+            models = server.models()
+            expected = expected_versions(models)
+            # A version that has served before is not judged by samples that may be new.
+            samples = {
+                model: self._samples.get(model, [])
+                for model in expected
+                if unproven(ModelStore(Path(models[model]["base_path"])))
+            }
+            try:
+                wait_until_served(server.client(pid), server.unit, expected, samples, self._timeout_seconds)
+            except NotServed as error:
+                problems[server.unit.name] = error
+        return problems
+
+    def _has_to_start(self, server: Server, record: LastGood | None) -> bool:
+        """Say whether a server does not answer, or was started from other files than are there now."""
         name = server.unit.name
         states = properties_of(self._module, [name], "MainPID", "InvocationID")[name]
-        pid = int(states.get("MainPID") or 0)
         is_outdated = (
             any(map(server.reads_at_start, self._restored))
             and name not in self._started
             and (record is None or record.invocations.get(name) != states.get("InvocationID"))
         )
-        if is_forced or is_outdated or not self._answers(server, pid):
-            self._restore_models(server, record, 0)
-            self._start(server)
-            pid = int(properties_of(self._module, [name], "MainPID")[name].get("MainPID") or 0)
-        else:
-            self._restore_models(server, record, pid)
-        models = server.models()
-        expected = expected_versions(models)
-        stores = {model: ModelStore(Path(models[model]["base_path"])) for model in expected}
-        # A version that has served before is not judged by samples that may be new.
-        samples = {model: self._samples.get(model, []) for model, store in stores.items() if unproven(store)}
-        wait_until_served(server.client(pid), server.unit, expected, samples, self._timeout_seconds)
+        return is_outdated or not self._answers(server, int(states.get("MainPID") or 0))
 
     def _start(self, server: Server) -> None:
         self._systemctl("reset-failed", server.unit.name)
@@ -249,12 +286,11 @@ class Servers:
         return True
 
     def _serves_all(self, server: Server) -> bool:
+        """Say whether a server has a version of each of its models, whatever else was published meanwhile."""
         pid = int(properties_of(self._module, [server.unit.name], "MainPID")[server.unit.name].get("MainPID") or 0)
         models = server.models()
-        try:
-            return bool(pid and models) and missing_versions(server.client(pid), expected_versions(models)) == ([], {})
-        except ForeignListener:
-            return False
+        observed = observe(server.client(pid), models) if pid and models else None
+        return bool(observed and observed.answers and all(observed.available.get(model) for model in models))
 
     def _restore_models(self, server: Server, record: LastGood | None, pid: int) -> None:
         """Restore models.config, less the models of which no version is left: they would keep a server from starting.
@@ -285,26 +321,23 @@ class Servers:
         if describe(server.models_config) != {**facts, "text": text}:
             file.write(text)
 
-    def _refused(
-        self, servers: list[Server], problems: dict[str, NotServed], is_recorded: bool
-    ) -> dict[tuple[str, int], tuple[ModelStore, str]]:
-        """Return which versions are to blame, with their stores and why.
-
-        Only versions count that nobody has served yet. Where the servers do not say which it is, and their files are
-        those that have served, it is any of them.
-        """
-        open_versions: dict[tuple[str, int], ModelStore] = {}
-        words: Refusals = {}
+    def _unproven(self, servers: list[Server], problems: dict[str, NotServed]) -> dict[tuple[str, int], ModelStore]:
+        """Return the versions that a server with a problem is to serve and none has served yet, with their stores."""
+        found: dict[tuple[str, int], ModelStore] = {}
         for server in servers:
             error = problems.get(server.unit.name)
             if error is None or isinstance(error.__cause__, ForeignListener):
                 continue
-            words.update(error.refused)
             models = server.models()
             for name, versions in expected_versions(models).items():
                 store = ModelStore(Path(models[name]["base_path"]))
-                open_versions.update({(name, one): store for one in unproven(store) if one in versions})
-        said = {key: (store, words[key]) for key, store in open_versions.items() if key in words}
-        if said or not is_recorded:
-            return said
-        return {key: (store, "the server does not serve with it") for key, store in open_versions.items()}
+                found.update({(name, one): store for one in unproven(store) if one in versions})
+        return found
+
+    def _refused(
+        self, servers: list[Server], problems: dict[str, NotServed]
+    ) -> dict[tuple[str, int], tuple[ModelStore, str]]:
+        """Return the unproven versions that a server has refused, with their stores and its words."""
+        words: Refusals = {key: why for error in problems.values() for key, why in error.refused.items()}
+        suspects = self._unproven(servers, problems)
+        return {key: (store, words[key]) for key, store in suspects.items() if key in words}

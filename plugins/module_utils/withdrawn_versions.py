@@ -68,18 +68,30 @@ def prove(store: ModelStore, version: int) -> None:
     store.unproven(version).unlink(missing_ok=True)
 
 
+def set_aside(store: ModelStore, version: int) -> None:
+    """Take a published version out of every server's sight by one rename. Raises OSError."""
+    with store.alone():
+        remove_tree(store.withdrawn(version))
+        os.rename(store.path / store.published()[version], store.withdrawn(version))  # noqa: PTH104 - as it came
+        sync(store.path)
+
+
+def bring_back(store: ModelStore, version: int) -> None:
+    """Let a version that was set aside appear again. Raises OSError."""
+    with store.alone():
+        os.rename(store.withdrawn(version), store.version(version))  # noqa: PTH104 - as it went
+        sync(store.path)
+
+
 def withdraw(store: ModelStore, version: int, reason: str) -> None:
-    """Take a published version out of every server's sight by one rename. Raises OSError.
+    """Set a version aside for good. Raises OSError.
 
     The mark comes first: a run that is killed in between leaves a version that is there, and so not withdrawn.
     """
     manifest = store.read_manifest(version) or {}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     mark = {"reason": " ".join(reason.split()), "time": now, **{name: manifest.get(name) for name in _IDENTITY}}
-    with store.alone():
-        remove_tree(store.withdrawn(version))
-        write_json(store.withdrawn_mark(version), mark)
-        os.rename(store.path / store.published()[version], store.withdrawn(version))  # noqa: PTH104 - as it came
-        sync(store.path)
-        store.manifest(version).unlink(missing_ok=True)
-        store.unproven(version).unlink(missing_ok=True)
+    write_json(store.withdrawn_mark(version), mark)
+    set_aside(store, version)
+    store.manifest(version).unlink(missing_ok=True)
+    store.unproven(version).unlink(missing_ok=True)

@@ -171,6 +171,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
     is_tried_again,
+    prove,
     withdrawn,
 )
 
@@ -253,6 +254,9 @@ def apply(
     try:
         take(module, live, client, file, models)
         outcome.update(live=True, steps=live.steps)
+        for name, versions in expected_versions(models).items():
+            for version in versions:  # which has answered its samples too
+                prove(ModelStore(Path(models[name]["base_path"])), version)
     except Stuck as error:
         if params["heal"] != "restart":
             message = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_versions_info, unit_restart_info
 
@@ -150,3 +151,20 @@ def test_unit_that_does_not_run_needs_no_restart(
     show(monkeypatch, FragmentPath=file, NeedDaemonReload="yes", **properties)
     result = run_module(unit_restart_info, name="serving.service", files=[file])
     assert (result["exists"], result["active"], result["restart_needed"]) == (exists, False, False)
+
+
+def test_drop_in_restarts_a_server_whose_files_are_as_they_were_recorded(
+    monkeypatch: pytest.MonkeyPatch, run_module: RunModule, tmp_path: Path
+) -> None:
+    unit, folder = tmp_path / "serving.service", tmp_path / "serving.service.d"
+    folder.mkdir()
+    for path in (unit, folder / "limit.conf"):
+        path.write_text("x")
+    facts = last_good.describe(unit)
+    record = {"directories": {}, "files": {str(unit): facts}, "invocations": {"serving.service": "now"}}
+    (tmp_path / last_good.LAST_GOOD).write_text(json.dumps(record))
+    started = monotonic_microseconds() - 60_000_000
+    show(monkeypatch, ExecMainStartTimestampMonotonic=started, FragmentPath=str(unit), InvocationID="now")
+    monkeypatch.setattr(unit_restart_info, "drop_ins", lambda _: [str(folder), str(folder / "limit.conf")])
+    result = run_module(unit_restart_info, name="serving.service", config_path=str(tmp_path))
+    assert result["newer_files"] == [str(folder), str(folder / "limit.conf")]

@@ -55,7 +55,7 @@ def find(systemctl: Systemctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def server_process(tmp_path: Path, systemctl: Systemctl) -> Iterator[int]:
     """A process that looks like a server of others, with a models.config of its own."""
-    program = tmp_path / "tensorflow_model_server"
+    program = tmp_path / "by another name"
     program.write_text("import sys\nsys.stdin.read()\n")
     (tmp_path / "models.config").write_text(
         f'model_config_list {{ config {{ name: "digits" base_path: "{tmp_path}/models/MLP" '
@@ -109,6 +109,8 @@ def test_process_of_others_is_found_with_the_models_that_it_sees(
     assert found.names_of(tmp_path / "models/MLP") == {"digits"}
     assert found.names_of(tmp_path) == set()
     (tmp_path / "models.config").write_text("{")
+    assert found.names_of(tmp_path) is None
+    (tmp_path / "models.config").unlink()  # which it goes on serving
     assert found.names_of(tmp_path) is None
 
 

@@ -210,7 +210,7 @@ def test_new_instance_goes_and_one_that_was_removed_comes_back(
     recorded.config("MLP", directory=recorded.etc / "b")
     run()
     assert [path.name for path in recorded.units.iterdir()] == ["serving.service"]
-    assert not (recorded.etc / "b/models.config").exists()
+    assert not (recorded.etc / "b").exists()
     assert "disable --now serving-b.service" in recorded.commands()
 
 
@@ -320,6 +320,43 @@ def test_server_that_does_not_serve_with_files_that_have_served_is_freed_of_what
     result = run()
     assert (list(withdrawn(store)), result["served"]) == ([2], True)
     assert result["withdrawn"][0]["reason"] == "the server does not serve with it"
+
+
+def test_version_is_not_to_blame_where_the_server_does_not_serve_without_it_either(
+    recorded: Host, run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a drop-in of the user's that does not start."""
+    store = recorded.publish("MLP", 2)
+    recorded.publish("other", 1)
+    before = recorded.config("MLP", "other").read_text()
+    recorded_text = json.loads((recorded.etc / LAST_GOOD).read_text())
+
+    def fail(*_: Any) -> None:
+        raise serving_wait.NotServed("serving.service is failed, so nothing is served.")
+
+    monkeypatch.setattr(server_rollback, "wait_until_served", fail)
+    result = run()
+    assert (result["withdrawn"], result["served"]) == ([], False)
+    assert (list(store.published()), unproven(store), withdrawn(store)) == ([1, 2], [2], {})
+    assert before != (recorded.etc / "models.config").read_text()
+    assert json.loads((recorded.etc / LAST_GOOD).read_text()) == recorded_text
+
+
+def test_servers_that_had_swapped_their_ports_stop_before_one_starts(
+    recorded: Host, run: Callable[..., dict[str, Any]]
+) -> None:
+    (recorded.etc / "b").mkdir()
+    recorded.unit("serving-b", recorded.etc / "b")
+    recorded.config("MLP", directory=recorded.etc / "b")
+    run("recorded")
+    for name in ("serving", "serving-b"):
+        (recorded.units / f"{name}.service").write_text((recorded.units / f"{name}.service").read_text() + "# x\n")
+    recorded.invocation = "second"
+    run()
+    stopped = ["stop serving.service", "stop serving-b.service"]
+    started = ["restart serving.service", "restart serving-b.service"]
+    assert sorted(recorded.commands()[:2]) == sorted(stopped)
+    assert sorted(recorded.commands()[2:]) == sorted(started)
 
 
 def test_port_of_somebody_else_withdraws_nothing(
