@@ -111,7 +111,7 @@ def find_servers(
 
     unit and config_path are those of the role tfserving_service, instances its tfserving_service_instances, models the
     names in the catalogue. Besides these, units with the role's mark count, files named models.config where the role
-    has them, and every process of the server, whoever started it.
+    has them, and every process of the server that others have started.
     """
     directories = {name: mark["configpath"] for name, mark in marked_units(unit, config_path).items()}
     listed: dict[str, frozenset[str]] = {}

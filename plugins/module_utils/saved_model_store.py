@@ -47,7 +47,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_t
 )
 
 # Others may pass through the base path and a model's directory, to the one that they fill, and not list them. A version
-# is the server's: its directory keeps others out, so that its files can be read by whoever gets a hard link.
+# is the server's: its directory keeps others out, so that its files may be readable to those who get a hard link.
 BASE_MODE = 0o751
 DIRECTORY_MODE = 0o750
 STAGING_MODE = 0o700

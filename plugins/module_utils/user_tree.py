@@ -260,7 +260,7 @@ def _write(descriptor: int, data: bytes) -> int:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a directory with all that it holds, however deep, whoever changes it meanwhile. Raises OSError.
+    """Remove a file or a directory with all that it holds, however deep, also while others change it. Raises OSError.
 
     rm opens each directory from the one above, and follows no link. A path that is missing is all right.
     """
