@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Iterable, Iterator
 
 PROC = Path("/proc")
+LOOKS = 3  # a server that ends or starts changes what there is between two looks
 LISTEN = "0A"  # in the column st of /proc/net/tcp (proc(5), include/net/tcp_states.h)
 
 
@@ -48,7 +49,7 @@ class Holder:
 
 def holders(port: int) -> list[Holder]:
     """Return who listens on a port, on whatever address of IPv4 and IPv6; several where it is shared."""
-    return _holders(_listening_inodes(port))
+    return _holders(port, _listening_inodes(port))
 
 
 def check_port(port: int, cgroup: str) -> None:
@@ -56,21 +57,26 @@ def check_port(port: int, cgroup: str) -> None:
 
     ForeignListener says who else does. An empty cgroup is that of a unit that does not run.
     """
-    there = _listening_inodes(port)
-    if not there:
-        raise ConnectionRefusedError(f"nothing listens on port {port}")
-    own = [pid for pid in pids() if is_in(control_group(pid), cgroup)] if cgroup else []
-    strangers = _holders(there - {inode for _, inode in _sockets(own, there)})
-    if strangers:
-        raise ForeignListener(f"port {port} is held by {' and by '.join(map(str, strangers))}")
+    for _ in range(LOOKS):
+        there = _listening_inodes(port)
+        if not there:
+            raise ConnectionRefusedError(f"nothing listens on port {port}")
+        own = [pid for pid in pids() if is_in(control_group(pid), cgroup)] if cgroup else []
+        foreign = there - {inode for _, inode in _sockets(own, there)}
+        if not foreign:
+            return
+        strangers = [one for one in _holders(port, foreign) if not is_in(one.cgroup, cgroup)]
+        if strangers:  # else a process has ended meanwhile
+            raise ForeignListener(f"port {port} is held by {' and by '.join(map(str, strangers))}")
+    raise ConnectionRefusedError(f"nothing listens on port {port} for long")
 
 
-def _holders(inodes: set[str]) -> list[Holder]:
+def _holders(port: int, inodes: set[str]) -> list[Holder]:
     found = list(_sockets(pids(), inodes)) if inodes else []
     there = {pid: Holder(pid, program(pid), control_group(pid)) for pid, _ in found}
-    # What is left belongs to nobody that this process may look at.
+    # What is left and still listens belongs to somebody that this process may not look at.
     unseen = inodes - {inode for _, inode in found}
-    return [*there.values(), *([Holder(None, "", "")] if unseen else [])]
+    return [*there.values(), *([Holder(None, "", "")] if unseen and unseen & _listening_inodes(port) else [])]
 
 
 def is_in(cgroup: str, parent: str) -> bool:

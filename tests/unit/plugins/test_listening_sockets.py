@@ -113,6 +113,21 @@ def test_socket_that_nobody_can_be_seen_to_hold_is_foreign(
         check_port(shared.getsockname()[1], two_groups)
 
 
+def test_socket_of_a_process_that_ends_meanwhile_is_nobodys(
+    shared: socket.socket, two_groups: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in the kernel's list, and neither it nor its process is there a moment later."""
+    port, look, looks = shared.getsockname()[1], listening_sockets._listening_inodes, []
+
+    def with_one_that_ends(number: int) -> set[str]:
+        looks.append(number)
+        return look(number) | ({"999999999"} if len(looks) == 1 else set())
+
+    monkeypatch.setattr(listening_sockets, "_listening_inodes", with_one_that_ends)
+    check_port(port, two_groups)
+    assert len(looks) > 1
+
+
 @pytest.mark.parametrize(
     ("cgroup", "parent", "expected"),
     [
