@@ -83,15 +83,6 @@ def test_profiler_is_off(host):
             {"tfserving_service_flags": {"enable_profilr": False}},
             "no flag enable_profilr, and would ignore it. The nearest",
         ),
-        ({"tfserving_service_flags": {"grpc-max-thread": 9}}, "The nearest one is grpc_max_threads."),
-        (
-            {"tfserving_service_flags": {"load_retry_interval_micros": "1s"}},
-            "load_retry_interval_micros is '1s'; it has to be an integer of 64 bits (int64).",
-        ),
-        (
-            {"tfserving_service_flags": {"rest_api_port": 9}},
-            "is set by tfserving_service_rest_api_port; set that instead",
-        ),
         (
             {"tfserving_service_session_parallelism": 2, "tfserving_service_intra_op_parallelism": 2},
             "tfserving_service_session_parallelism and tfserving_service_intra_op_parallelism exclude each other",
@@ -115,8 +106,6 @@ def test_profiler_is_off(host):
             {"tfserving_service_session_config": {"intra_op_threads": 8}},
             "tfserving_service_session_config: session.config cannot be written:",
         ),
-        ({"tfserving_service_instances": [FIRST, SECOND | {"port": 8501}]}, "both have port 8501"),
-        ({"tfserving_service_instances": [SECOND | {"models": ["nobody"]}]}, "tfserving_models_catalog has no nobody"),
         ({"tfserving_service_instances": [SECOND | {"numa_node": 99}]}, "the host has no such node"),
         ({"tfserving_service_allowed_networks": ["10.1.2.3/16"]}, "10.1.0.0/16 is the network that it lies in"),
         (
