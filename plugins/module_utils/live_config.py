@@ -340,6 +340,10 @@ class LiveConfig:
         states = {version: status[version]["state"] for version in versions if version in status}
         return [f"{name} version {number} is still {state}" for number, state in states.items() if state != "END"]
 
+    def has_answered(self, name: str, version: int) -> bool:
+        """Say whether a version has answered the samples of its model; one without samples has none to answer."""
+        return not self._samples.get(name) or (name, version) in self._answered
+
     def is_taken(self, models: Models) -> bool:
         """Say at a glance whether the server does what a file says."""
         return self.missing(self._final(models)) == ([], {}) and not self._stuck(time.time() - NOISE_SECONDS)
