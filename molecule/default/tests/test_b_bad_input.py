@@ -56,7 +56,7 @@ def directory_of_others(tmp: Path) -> dict:
     return {"tfserving_package_data_path": "/srv"}
 
 
-def models_that_the_unit_cannot_see(tmp: Path) -> dict:
+def models_where_the_login_account_can_write(tmp: Path) -> dict:
     return {"tfserving_models_base_path": "/home/deploy/models"}
 
 
@@ -91,7 +91,10 @@ def short_key_id(tmp: Path) -> dict:
         (given_package_without_its_digest, ["tfserving_package_deb_sha256 is empty", "64 hex digits"]),
         (given_package_that_is_missing, ["tfserving_package_deb", "no.deb, which is no file on the controller"]),
         (directory_of_others, ["/srv is too broad", "tfserving_package_data_path"]),
-        (models_that_the_unit_cannot_see, ["/home/deploy/models", "tfserving_models_base_path"]),
+        (
+            models_where_the_login_account_can_write,
+            ["/home/deploy decides what root does", "tfserving_models_base_path"],
+        ),
         (equal_ports, ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"]),
         (host_that_is_not_amd64, ["debian12 is Debian on aarch64", "amd64"]),
         (host_that_is_not_debian, ["debian12 is Rocky on x86_64", "Debian and Ubuntu"]),
