@@ -60,6 +60,10 @@ def models_where_the_login_account_can_write(tmp: Path) -> dict:
     return {"tfserving_models_base_path": "/home/deploy/models"}
 
 
+def models_that_the_unit_cannot_see(tmp: Path) -> dict:
+    return {"tfserving_models_base_path": "/root/models"}
+
+
 def equal_ports(tmp: Path) -> dict:
     return {"tfserving_service_port": 8501}
 
@@ -94,6 +98,10 @@ def short_key_id(tmp: Path) -> dict:
         (
             models_where_the_login_account_can_write,
             ["/home/deploy decides what root does", "tfserving_models_base_path"],
+        ),
+        (
+            models_that_the_unit_cannot_see,
+            ["/root/models lies where the unit sees nothing", "tfserving_models_base_path"],
         ),
         (equal_ports, ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"]),
         (host_that_is_not_amd64, ["debian12 is Debian on aarch64", "amd64"]),
