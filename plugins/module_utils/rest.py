@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any, Callable, TypeVar
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import check_port
 
 T = TypeVar("T")
+REST_SECONDS = 1.0  # by which REST is open after gRPC, at the latest
 
 REST_ARGUMENTS: dict[str, dict[str, Any]] = {
     "host": {"type": "str", "default": "127.0.0.1"},
@@ -92,6 +94,26 @@ class ServingClient:
             cgroup = self._cgroup()
             for port in self._ports.values():
                 check_port(port, cgroup)
+
+    def lacks_rest(self) -> bool:
+        """Say whether the server has opened gRPC and not REST, which comes right after: its port was taken then.
+
+        It goes on without REST until it is restarted (model_servers/server.cc).
+        """
+        cgroup = self._cgroup() if self._cgroup else ""
+        for _ in range(2):
+            try:
+                check_port(self._ports.get("gRPC", 0), cgroup)
+            except OSError:
+                return False
+            try:
+                check_port(self._ports["REST"], cgroup)
+                return False
+            except ConnectionRefusedError:
+                time.sleep(REST_SECONDS)
+            except OSError:
+                return False
+        return True
 
     def port_states(self) -> list[str]:
         """Return what can be seen of the ports: whether each is the server's own, and whether REST says anything."""

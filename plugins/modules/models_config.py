@@ -23,7 +23,8 @@ description:
     the next start.
   - An answer counts only if every socket that listens on the server's ports belongs to O(unit).
   - A server that answers nothing, as it waits for a model of its start or has start settings with which it cannot
-    serve, is not waited for. It gets the file and has to be restarted to read it.
+    serve, is not waited for. It gets the file and has to be restarted to read it. So has one whose REST port was taken
+    when it started.
   - A server that has refused a version does not load it again, so it has to be restarted for one that was withdrawn and
     is tried again under its number.
   - So has one whose TF_CPP_MIN_LOG_LEVEL hides warnings, as a file that is not taken is seen in the log only.
@@ -246,7 +247,7 @@ def apply(
     if why_not or again:
         if before_text != text:
             file.write(text)
-        if pid and (again or before_text != text):
+        if pid and (again or before_text != text or client.lacks_rest()):
             outcome.update(restart_needed=True, restart_reason=why_not or again)
         return outcome
     live = LiveConfig(client, unit, file.write, render, samples, params["timeout_seconds"], poll_wait_seconds)

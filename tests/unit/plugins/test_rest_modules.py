@@ -245,6 +245,20 @@ def test_wrong_instance_shape_fails_before_any_request(serving: StubServer, run_
     assert serving.requests == []
 
 
+# A server without REST
+
+
+@pytest.mark.parametrize(("rest_open", "grpc_open"), [(True, True), (False, True), (False, False)])
+def test_server_that_has_grpc_and_no_rest_is_told(
+    serving: StubServer, monkeypatch: pytest.MonkeyPatch, rest_open: bool, grpc_open: bool
+) -> None:
+    monkeypatch.setattr(rest, "REST_SECONDS", 0)
+    with StubServer() as grpc:
+        ports = serving.port if rest_open else unused_port(), grpc.port if grpc_open else unused_port()
+        client = ServingClient("127.0.0.1", ports[0], 1, lambda: control_group(os.getpid()), ports[1])
+        assert client.lacks_rest() is (grpc_open and not rest_open)
+
+
 # model_status_info with a unit
 
 
