@@ -296,7 +296,7 @@ def test_every_instance_has_rows(play):
     played = play(STATUS, "--limit=debian12", variables={"tfserving_service_instances": instances})
     assert not played.failed, played.text
     assert re.search(r"^debian12 +MLP_custom +1 +AVAILABLE", played.text, re.MULTILINE)
-    assert re.search(r"^debian12 +second +MLP +UNREACHABLE", played.text, re.MULTILINE)
+    assert re.search(r"^debian12 +second +MLP +UNIT INACTIVE", played.text, re.MULTILINE)
 
 
 def test_table_has_colours_where_ansible_has(play):
