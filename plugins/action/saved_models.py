@@ -46,7 +46,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
-    BASE_MODE,
     BLOCK_BYTES,
     PATCHES,
     ModelStore,
@@ -54,6 +53,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import (
     look_before_publishing,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import access_diff
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_files
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import (
@@ -80,8 +80,9 @@ FETCH_SPEC = {
 }
 ARGUMENT_SPEC = {
     "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
-    "base_path": {"type": "path", "required": True},
+    "base_path": {"type": "str", "required": True},
     "group": {"type": "str", "required": True},
+    "adopt": {"type": "bool", "default": False},
     "keep": {"type": "int"},
     "retry_withdrawn": {"type": "bool", "default": False},
     **FETCH_SPEC,
@@ -137,7 +138,8 @@ class ActionModule(ActionBase):
             self._check_credentials(models)
             names = [model.name for model in models]
             self._on_host = HostProgram(self, self._task_vars)
-            host = self._on_host.call(look_before_publishing, base_path=self._args["base_path"], models=names)
+            place = {key: self._args[key] for key in ("base_path", "group", "adopt")}
+            host = self._on_host.call(look_before_publishing, models=names, **place)
             # Models of which a version is there that a new one may share files with.
             self._stamps = {
                 name: {int(version): one["stamp"] for version, one in host["models"][name].items()} for name in names
@@ -147,7 +149,7 @@ class ActionModule(ActionBase):
             transfers = self._plan(models, host["models"], host["withdrawn"])
             self._check_room(transfers, models, host)
             published = [self._describe(one) for one in transfers]
-            is_changed = bool(transfers) or not self._is_base_path_right(host["base_path"])
+            is_changed = bool(transfers) or host["base_access"] is not None
             if is_changed and not self._task.check_mode:
                 published = self._publish_all(transfers)
         except (CatalogError, SavedModelError, OSError) as error:
@@ -165,11 +167,18 @@ class ActionModule(ActionBase):
             }
         if self._task.diff:
             result["diff"] = [self._versions_diff(host["models"], published)]
+            if host["base_access"] is not None:
+                result["diff"].append(access_diff(self._args["base_path"], host["base_access"], self._args["group"]))
             result["diff"] += self._signatures_diffs(host["models"], published)
         return result
 
     def _check_credentials(self, models: list[Model]) -> None:
-        """Raise CatalogError where one server's password would be shown to another."""
+        """Raise CatalogError where the password of a server would be shown to others."""
+        plain = sorted({p.url for model in models for p in model.pulls.values() if p.url.startswith("http://")})
+        if self._args["url_password"] and plain:
+            raise CatalogError(
+                [f"tfserving_models_url_password would be sent in plain text to {plain[0]}; fetch from https://"]
+            )
         servers = {
             pull.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
             for model in models
@@ -514,9 +523,6 @@ class ActionModule(ActionBase):
     @property
     def _is_watched(self) -> bool:
         return IS_INTERACTIVE or bool(self._display.verbosity)
-
-    def _is_base_path_right(self, facts: dict[str, str]) -> bool:
-        return facts == {"owner": "root", "group": self._args["group"], "mode": f"{BASE_MODE:04o}"}
 
     @staticmethod
     def _describe(transfer: Transfer) -> dict[str, Any]:

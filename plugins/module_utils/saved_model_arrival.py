@@ -19,11 +19,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     Patches,
     compose,
     examine,
-    make_directory,
     plan_staging,
     receive,
     release,
     stage,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import (
+    make_directory,
+    take,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
 
@@ -41,7 +44,7 @@ def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], p
     """
     group_id = id_of(group)
     answers = plan_versions(base_path, versions, prunable_bytes)
-    make_directory(Path(base_path), group_id)
+    take(Path(base_path), group_id)
     for wanted, answer in zip(versions, answers):
         names = None if wanted["files"] is None else sorted(set(wanted["files"]) - set(answer["shared"]))
         store = ModelStore(Path(base_path, wanted["model"]))

@@ -40,15 +40,15 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
     tree_stamp,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import make_directory
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import (
     FILE_MODE,
     UserTree,
     remove_tree,
 )
 
-# Others may pass through the base path and a model's directory, to the one that they fill, and not list them. A version
-# is the server's: its directory keeps others out, so that its files may be readable to those who get a hard link.
-BASE_MODE = 0o751
+# A version is the server's: its directory keeps others out, so that its files may be readable to those who get a hard
+# link.
 DIRECTORY_MODE = 0o750
 STAGING_MODE = 0o700
 BASIS_MODE = 0o750  # for the group of the user who receives files
@@ -355,17 +355,6 @@ def _group_of(uid: int) -> int:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:
         return uid
-
-
-def make_directory(path: Path, group_id: int) -> None:
-    """Make a base path or a model's directory what it should be."""
-    for folder in reversed([path, *path.parents]):
-        if not folder.is_dir():
-            folder.mkdir()
-            folder.chmod(0o755)  # whatever umask Ansible runs with
-            sync(folder.parent)
-    os.chown(path, 0, group_id)
-    path.chmod(BASE_MODE)
 
 
 def walk(path: Path) -> Iterator[Path]:

@@ -9,10 +9,17 @@ from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import owner_and_group
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import free_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import (
+    access,
+    directory_problems,
+    is_right,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import check_path
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
 
+BASE_PATH = "tfserving_models_base_path"
 FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
 
 
@@ -26,11 +33,20 @@ def look(base_path: str, models: list[str]) -> dict[str, Any]:
     }
 
 
-def look_before_publishing(base_path: str, models: list[str]) -> dict[str, Any]:
-    """Return what look does. Raises SavedModelError where others than root can change what their paths lead to."""
+def look_before_publishing(base_path: str, models: list[str], group: str, adopt: bool) -> dict[str, Any]:
+    """Return what look does, and in base_access what the base path is, None where it is as it has to be.
+
+    Raises SavedModelError where the base path may not be taken, or others than root can change what a path leads to.
+    """
+    problems = directory_problems(BASE_PATH, base_path, group, adopt)
+    if problems:
+        raise SavedModelError("\n".join(problems))
     for name in models:
-        check_path(Path(base_path, name))
-    return look(base_path, models)
+        check_path(Path(base_path, name), BASE_PATH)
+    return {
+        **look(base_path, models),
+        "base_access": None if is_right(Path(base_path), group) else access(Path(base_path)),
+    }
 
 
 def describe(store: ModelStore) -> dict[str, dict[str, Any]]:

@@ -22,10 +22,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import ServingError, reason
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
-    BASE_MODE,
     ModelStore,
     walk,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import BASE_MODE
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
 
 POLL_SECONDS = 0.5

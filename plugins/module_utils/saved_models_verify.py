@@ -17,12 +17,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
-    BASE_MODE,
     DIRECTORY_MODE,
     FILE_MODE,
     ModelStore,
     walk,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import BASE_MODE
 
 CHUNK_BYTES = 1 << 20
 WRITABLE_BY_OTHERS = 0o022

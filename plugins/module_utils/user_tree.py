@@ -277,22 +277,22 @@ def remove_tree(path: Path) -> None:
         raise OSError(f"{path} cannot be removed: {done.stderr.strip()[-500:]}")
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Path, variable: str) -> None:
     """Raise SavedModelError where a user other than root can change what a component of a path leads to.
 
     Links count as well as what they lead to. In a directory with the sticky bit, such as /tmp, others cannot replace
-    what is root's; but they could be there first where a component is still to be made.
+    what is root's; but they could be there first where a component is still to be made. variable says what to set.
     """
     left = list(reversed(path.absolute().parts[1:]))
     here, links = Path("/"), 0
-    _check_component(here)
+    _check_component(here, variable)
     while left:
         part = left.pop()
         here = here.parent if part == ".." else here / part
         if not os.path.lexists(here):
-            _check_component(here.parent, is_sticky_enough=False)
+            _check_component(here.parent, variable, is_sticky_enough=False)
             return
-        if _check_component(here):
+        if _check_component(here, variable):
             links += 1
             if links > MAX_LINKS:
                 raise SavedModelError(f"{path}: too many symbolic links")
@@ -301,7 +301,7 @@ def check_path(path: Path) -> None:
             here = Path("/") if leads_to.is_absolute() else here.parent
 
 
-def _check_component(path: Path, *, is_sticky_enough: bool = True) -> bool:
+def _check_component(path: Path, variable: str, *, is_sticky_enough: bool = True) -> bool:
     """Return whether a component is a link. Raises SavedModelError where it is not root's alone."""
     status = path.lstat()
     is_link = stat.S_ISLNK(status.st_mode)
@@ -310,6 +310,6 @@ def _check_component(path: Path, *, is_sticky_enough: bool = True) -> bool:
         return is_link
     why = f"it belongs to user id {status.st_uid}" if is_safe else "others than root may write to it"
     raise SavedModelError(
-        f"{path} decides what root does with models, and {why}. See what lies there, give it to root alone (chown root "
-        f"{path}; chmod go-w {path}), or set tfserving_models_base_path to another directory. Nothing was changed"
+        f"{path} decides what root does below it, and {why}. See what lies there, give it to root alone (chown root "
+        f"{path}; chmod go-w {path}), or set {variable} to another directory. Nothing was changed"
     )

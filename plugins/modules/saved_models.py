@@ -27,18 +27,23 @@ description:
     Connections of type C(ssh) and C(local) are supported for that.
   - On the host rsync runs as root where the user who logs in may become root by C(sudo) without a password. Elsewhere
     it runs as that user, and root publishes a copy of what arrived, which takes twice the disk space meanwhile.
-  - A O(base_path) is refused where another user than root can change what the path leads to.
+  - A O(base_path) is refused that is the system's, that another user than root can replace, or that holds files and
+    was not made by this collection.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
 options:
   base_path:
-    description: Directory on the host with one directory per model.
-    type: path
+    description: Directory on the host with one directory per model. It becomes root's and O(group)'s, with mode 0751.
+    type: str
     required: true
   group:
     description: Group of the server, which may read the models and not change them.
     type: str
     required: true
+  adopt:
+    description: Whether to take a O(base_path) that is there already, holds files and was not made by this collection.
+    type: bool
+    default: false
   keep:
     description: The O(catalog[].keep) of entries that have none.
     type: int
@@ -79,8 +84,8 @@ attributes:
     description: Checks everything, asks the host what it has, and says what would be published.
     support: full
   diff_mode:
-    description: Shows the versions of each model with their sizes before and after, and where the signatures of the
-      newest version are new.
+    description: Shows the versions of each model with their sizes before and after, where the signatures of the
+      newest version are new, and owner, group and mode of O(base_path) where they change.
     support: full
 author:
   - The modelops.tensorflow_serving authors

@@ -67,12 +67,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
-    BASE_MODE,
     DIRECTORY_MODE,
     FILE_MODE,
     ModelStore,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_models_verify import Verifier
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import BASE_MODE
 
 # Processor time goes to the server first, and so does the disk: its priority follows from this one.
 NICENESS = 19

@@ -165,8 +165,9 @@ def test_all_versions_of_the_source_are_published(
     size = sum(map(len, tree(source / "1").values()))
     assert result["changed"]
     assert result["published"] == [{"model": "MLP", "version": version, "bytes": size} for version in (2, 1)]
-    (diff,) = result["diff"]
+    diff, place = result["diff"]
     assert (diff["before"], diff["after"]) == ("", f"MLP/1  {size} B\nMLP/2  {size} B\n")
+    assert (place["after_header"], place["after"]) == (str(models), f"root:{grp.getgrgid(os.getgid())[0]} 0751\n")
     for version in ("1", "2"):
         assert tree(models / "MLP" / version) == tree(source / version)
 
@@ -580,6 +581,7 @@ def test_version_that_hosts_fetch_is_told_without_a_size(publish: Callable[..., 
 
 def test_password_of_one_server_is_not_shown_to_another(publish: Callable[..., dict[str, Any]], action: Any) -> None:
     other = {**FETCHED, "name": "other", "source": "rsync://elsewhere/models"}
+    plain = {**FETCHED, "name": "plain", "source": "http://elsewhere/{version}.tar"}
     run = action.run
 
     def with_password(**_: Any) -> dict[str, Any]:
@@ -590,6 +592,10 @@ def test_password_of_one_server_is_not_shown_to_another(publish: Callable[..., d
 
     action.run = with_password
     with pytest.raises(AnsibleActionFail, match="url_password would be shown to elsewhere and host") as error:
+        publish(check=True, **FETCHED)
+    assert "s3cret" not in str(error.value)
+    other = plain
+    with pytest.raises(AnsibleActionFail, match="in plain text to http://elsewhere/1.tar; fetch from https") as error:
         publish(check=True, **FETCHED)
     assert "s3cret" not in str(error.value)
 
@@ -658,7 +664,7 @@ def test_what_is_sent_to_a_host_stays_small(
 
     monkeypatch.setattr(action, "_low_level_execute_command", weigh)
     publish(versions=[1])
-    assert 1000 < max(sizes) < 20_000
+    assert 1000 < max(sizes) < 24_000
 
 
 def test_missing_rsync_on_the_host_is_told(

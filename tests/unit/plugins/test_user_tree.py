@@ -522,17 +522,17 @@ def test_path_without_end_is_no_file_of_a_saved_model(tmp_path: Path) -> None:
 
 
 def test_path_is_safe_where_only_root_can_change_what_it_leads_to(place: Place) -> None:
-    check_path(place.store.path)
+    check_path(place.store.path, "the_variable")
     (place.root / "link").symlink_to("models")
     (place.root / "absolute").symlink_to(place.root / "link")
-    check_path(place.root / "absolute" / "MLP")
+    check_path(place.root / "absolute" / "MLP", "the_variable")
     (place.root / "sticky").mkdir()
     (place.root / "sticky").chmod(0o1777)
     (place.root / "sticky" / "models").mkdir()
-    check_path(place.root / "sticky" / "models")
+    check_path(place.root / "sticky" / "models", "the_variable")
     (place.root / "loop").symlink_to("loop")
     with pytest.raises(SavedModelError, match="too many symbolic links"):
-        check_path(place.root / "loop")
+        check_path(place.root / "loop", "the_variable")
 
 
 @pytest.mark.parametrize(
@@ -552,13 +552,13 @@ def test_path_that_others_can_change_is_refused(place: Place, link: str | None, 
         models.mkdir()
         models.chmod(0o777)
     with pytest.raises(SavedModelError, match=words):
-        check_path(place.store.path)
+        check_path(place.store.path, "the_variable")
 
 
 def test_missing_component_is_refused_where_others_could_make_it(place: Place) -> None:
     place.root.chmod(0o1777)
-    with pytest.raises(SavedModelError, match="others than root may write to it.*tfserving_models_base_path"):
-        check_path(place.store.path)
+    with pytest.raises(SavedModelError, match="others than root may write to it.*set the_variable to"):
+        check_path(place.store.path, "the_variable")
 
 
 # At random

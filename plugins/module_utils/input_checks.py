@@ -1,0 +1,32 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What no value may hold that is written to a file, and how a text of somebody else's is shown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# Line breaks and all others of C0 and C1, and Unicode's own line breaks: a value with one would end its line in a unit,
+# an nginx or apt file, or steer the terminal that shows it. systemd-analyze says nothing of a carriage return.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def control_characters(variable: str, value: Any) -> list[str]:
+    """Return the problem of a text that holds a control character; of a list or a dictionary, those of its texts."""
+    if isinstance(value, dict):
+        return [
+            problem
+            for key, one in value.items()
+            for problem in (*control_characters(variable, key), *control_characters(f"{variable}: {key}", one))
+        ]
+    if isinstance(value, (list, tuple)):
+        return [problem for one in value for problem in control_characters(variable, one)]
+    if isinstance(value, str) and _CONTROL.search(value):
+        return [f"{printable(variable)} is '{printable(value)}'; take the control characters out of it."]
+    return []
+
+
+def printable(text: str) -> str:
+    r"""Return a text on one line, its control characters as \n, \t or \x1b, so that it cannot steer a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
