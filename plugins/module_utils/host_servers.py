@@ -113,7 +113,7 @@ def find_servers(
     names in the catalogue. Besides these, units with the role's mark count, files named models.config where the role
     has them, and every process of the server that others have started.
     """
-    directories = {name: mark["configpath"] for name, mark in marked_units(unit, config_path).items()}
+    directories = {name: mark["configpath"] for name, mark in marked_units().items()}
     listed: dict[str, frozenset[str]] = {}
     for instance in instances:
         name = unit_of(unit, instance.get("name") or "")

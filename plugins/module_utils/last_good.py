@@ -21,9 +21,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
     MODELS_CONFIG,
     START_FILES,
-    UNIT_PATH,
-    marked_units,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import UNIT_PATH
 
 LAST_GOOD = ".last-good.json"
 
@@ -53,13 +52,6 @@ def describe(path: Path) -> dict[str, str] | None:
     status = path.stat()
     owner, group = owner_and_group(status)
     return {"text": text, "owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
-
-
-def family(unit: str, config_path: str) -> dict[str, str]:
-    """Return {unit: its configuration directory} of all units on disk that belong to one tfserving_service_name."""
-    return {
-        name: mark["configpath"] for name, mark in marked_units(unit, config_path).items() if mark["instanceof"] == unit
-    }
 
 
 def files_of(directories: dict[str, str]) -> set[Path]:

@@ -10,12 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import (
+    control_characters,
+    printable,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import holders, is_in
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import Setting, command_line
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import hides_warnings
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import quoted, quoted_argument
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import (
+    UNIT_PATH,
+    quoted,
+    quoted_argument,
+)
 
-UNIT_PATH = Path("/etc/systemd/system")
 # systemd takes no notice of a section whose name begins with X-.
 MARKER_SECTION = "X-Tfserving"
 # A running server reads this one again.
@@ -31,10 +38,15 @@ START_FILES = (
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 # Without a second slash, which the server takes for a host, and not where the models are.
-_METRICS_PATH = re.compile(r"/(?!/)(?!v1(/|$)).+")
+_METRICS_PATH = re.compile(r"/(?!/)(?!v1(/|$))[A-Za-z0-9._~/-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_CPUS = re.compile(r"[0-9]+(-[0-9]+)?([ ,]+[0-9]+(-[0-9]+)?)*")
-_MEMORY = re.compile(r"[0-9]+[KMGT]?|[0-9]+(\.[0-9]+)?%|infinity")
+# A CPU's number has four digits at most: the kernel's NR_CPUS is 8192 at most (arch/x86/Kconfig).
+_CPUS = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?([ ,]+[0-9]{1,4}(-[0-9]{1,4})?)*")
+_MEMORY = re.compile(r"([0-9]+)([KMGT]?)|([0-9]{1,3}(?:\.[0-9]+)?)%|infinity")
+_UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]*")  # systemd.unit(5), without @ and \, which are for templates
+UNIT_NAME_BYTES = 255  # with .service; systemd.unit(5)
+# With less than this the server is killed before it serves anything.
+LEAST_MEMORY_BYTES = 64 << 20
 VARIABLE = "tfserving_service_instances"
 
 
@@ -78,11 +90,16 @@ class Host:
 
 
 def cpu_numbers(text: str) -> set[int]:
-    """Return the numbers in a list such as 0-3,8: what CPUAffinity= takes and /sys shows."""
+    """Return the numbers in a list such as 0-3,8: what CPUAffinity= takes and /sys shows.
+
+    Raises ValueError for a range that ends before it begins.
+    """
     numbers: set[int] = set()
     for part in re.split(r"[ ,]+", text.strip()):
         if part:
             first, _, last = part.partition("-")
+            if int(last or first) < int(first):
+                raise ValueError(f"{part} ends before it begins")
             numbers.update(range(int(first), int(last or first) + 1))
     return numbers
 
@@ -104,9 +121,10 @@ def instances(entries: list[dict[str, Any]], role: dict[str, Any], host: Host) -
     problems: list[str] = []
     if not _METRICS_PATH.fullmatch(role.get("monitoring_path") or "/metrics"):
         problems.append(
-            f"tfserving_service_monitoring_path is {role['monitoring_path']}; it has to begin with one slash and not "
-            "with /v1/, where the models are."
+            f"tfserving_service_monitoring_path is {printable(role['monitoring_path'])}; it has to begin with one "
+            "slash and not with /v1/, where the models are, and is made of letters, digits, / . _ ~ and -."
         )
+    problems += _unit_problems(role["unit"], [str(entry.get("name") or "") for entry in entries])
     made = [_instance(entry, role, host, problems) for entry in entries]
     names = [one.name for one in made]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -127,8 +145,24 @@ def instances(entries: list[dict[str, Any]], role: dict[str, Any], host: Host) -
     return made
 
 
+def _unit_problems(unit: str, names: list[str]) -> list[str]:
+    """Return what is wrong with the names of the units."""
+    if not _UNIT.fullmatch(unit) or unit.endswith(".service"):
+        return [
+            f"tfserving_service_name is {printable(unit)}; it has to be the name of a unit without .service: letters, "
+            "digits, : . _ and -, the first of them a letter or a digit."
+        ]
+    longest = UNIT_NAME_BYTES - len(f"{unit}-.service")
+    return [
+        f"{VARIABLE}: {_called(name)}: its name has {len(name)} letters; with {unit} before it, it may have at "
+        f"most {longest}."
+        for name in names
+        if len(name) > longest
+    ]
+
+
 def _called(name: str) -> str:
-    return f"instance {name}" if name else "the instance without a name"
+    return f"instance {printable(name)}" if name else "the instance without a name"
 
 
 def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems: list[str]) -> Instance:
@@ -144,6 +178,8 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     if unknown:
         problems.append(f"{where}: tfserving_models_catalog has no {', '.join(unknown)}.")
     problems += _placement(where, values, host)
+    for key in ("flags", "environment"):
+        problems += control_characters(f"{where}, {key}" if key in given else f"tfserving_service_{key}", values[key])
     problems += [
         f"{where}: {_by(key, given)} is {values[key]}; it has to be from 1024 to 65535, as the server has no right to "
         "lower ones."
@@ -209,21 +245,40 @@ def _settings(
 def _placement(where: str, values: dict[str, Any], host: Host) -> list[str]:
     """Return what is wrong with CPUs, NUMA node and memory: systemd would ignore it, or not start the server."""
     problems = []
-    cpus = values["cpus"]
-    if cpus and not _CPUS.fullmatch(cpus):
-        problems.append(f"{where}: cpus is {cpus}; it has to be a list such as 0-7,16-23.")
-    elif cpus and not cpu_numbers(cpus) <= host.cpus:
-        missing = ", ".join(map(str, sorted(cpu_numbers(cpus) - host.cpus)))
-        problems.append(f"{where}: cpus is {cpus}, and the host has no CPU {missing}; `lscpu` lists them.")
+    if values["cpus"]:
+        problems += _cpu_problems(f"{where}: cpus is {printable(values['cpus'])}", values["cpus"], host)
     node = values["numa_node"]
     if node is not None and node not in host.numa_nodes:
         problems.append(f"{where}: numa_node is {node}, and the host has no such node; `lscpu` lists them.")
-    for key in ("memory_high", "memory_max"):
-        if values[key] and not _MEMORY.fullmatch(values[key]):
-            problems.append(
-                f"{where}: {key} is {values[key]}; it has to be a size such as 24G, or a share such as 40%."
-            )
+    problems += [
+        f"{where}: {key} is {printable(values[key])}; it has to be a size of at least 64M, such as 24G, or a share of "
+        "the host's memory up to 100%, such as 40%."
+        for key in ("memory_high", "memory_max")
+        if values[key] and not _is_memory(values[key])
+    ]
     return problems
+
+
+def _cpu_problems(what: str, cpus: str, host: Host) -> list[str]:
+    try:
+        wanted = cpu_numbers(cpus) if _CPUS.fullmatch(cpus) else None
+    except ValueError as error:
+        return [f"{what}: {error}."]
+    if wanted is None:
+        return [f"{what}; it has to be a list such as 0-7,16-23."]
+    missing = ", ".join(map(str, sorted(wanted - host.cpus)[:8]))
+    return [f"{what}, and the host has no CPU {missing}; `lscpu` lists them."] if missing else []
+
+
+def _is_memory(text: str) -> bool:
+    """Say whether systemd takes a limit, and a server can live with it."""
+    match = _MEMORY.fullmatch(text)
+    if not match:
+        return False
+    size, unit, share = match.groups()
+    if size:
+        return int(size) * 1024 ** " KMGT".index(unit or " ") >= LEAST_MEMORY_BYTES
+    return share is None or 0 < float(share) <= 100
 
 
 def foreign_ports(made: Iterable[Instance], cgroups: Mapping[str, str]) -> list[str]:
@@ -260,26 +315,50 @@ def displaced(made: Iterable[Instance], cgroups: Mapping[str, str]) -> list[str]
     )
 
 
-def marked_units(unit: str, config_path: str, unit_path: Path = UNIT_PATH) -> dict[str, dict[str, str]]:
+def marked_units() -> dict[str, dict[str, str]]:
     """Return the units on this host that the role has written: {unit: {"instanceof": unit, "configpath": directory}}.
 
-    A unit bears a mark that says whose it is; the one without an instance's name, unit, also did without, with the
-    directory config_path.
+    A unit bears a mark that says whose it is.
     """
-    marks = {path.stem: _mark(path) for path in sorted(unit_path.glob("*.service"))}
-    if marks.get(unit) == {}:
-        marks[unit] = {"instanceof": unit, "configpath": config_path}
+    marks = {path.stem: _mark(path) for path in sorted(UNIT_PATH.glob("*.service"))}
     return {name: mark for name, mark in marks.items() if mark}
 
 
-def stale_units(
-    unit: str, config_path: str, wanted: Iterable[str], unit_path: Path = UNIT_PATH
-) -> list[dict[str, str]]:
-    """Return unit and config_path of the servers that the role has set up on this host and that are not wanted."""
+def family(unit: str, config_path: str) -> dict[str, str]:
+    """Return {unit: its configuration directory} of the servers of one inventory that are on this host.
+
+    They are instances of unit, or have config_path from before tfserving_service_name was changed.
+    """
+    return {
+        name: mark["configpath"]
+        for name, mark in marked_units().items()
+        if mark["instanceof"] == unit
+        or mark["configpath"] == directory_of(config_path, name[len(mark["instanceof"]) + 1 :])
+    }
+
+
+def stale_units(unit: str, config_path: str, wanted: Iterable[Instance]) -> list[dict[str, Any]]:
+    """Return unit and config_path of the servers that this host has and should not have any more.
+
+    has_config says whether the directory is that server's still; one that has another name now keeps it.
+    """
+    there = list(wanted)
+    units, directories = {one.unit for one in there}, {one.config_path for one in there}
     return [
-        {"unit": name, "config_path": mark["configpath"]}
-        for name, mark in marked_units(unit, config_path, unit_path).items()
-        if mark["instanceof"] == unit and name not in wanted
+        {"unit": name, "config_path": directory, "has_config": directory not in directories}
+        for name, directory in family(unit, config_path).items()
+        if name not in units
+    ]
+
+
+def foreign_units(units: Iterable[str], fragments: Mapping[str, str]) -> list[str]:
+    """Return which units are somebody else's; fragments is {unit: the file that systemd has it from, empty if none}."""
+    ours = marked_units()
+    return [
+        f"tfserving_service_name: {unit}.service is there already, in {fragments[unit]}, and this role did not write "
+        f"it. Choose another name, or remove it (systemctl disable --now {unit}; rm {fragments[unit]})."
+        for unit in units
+        if fragments.get(unit) and unit not in ours
     ]
 
 

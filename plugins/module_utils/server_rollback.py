@@ -20,7 +20,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_s
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import (
     LastGood,
     describe,
-    family,
     files_of,
     read_last_good,
     write_last_good,
@@ -42,7 +41,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import parse_models_config
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
     MODELS_CONFIG,
-    UNIT_PATH,
+    family,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
     NotServed,
@@ -50,7 +49,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
     SystemdUnit,
     wait_until_served,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import UNIT_PATH, properties_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
     bring_back,

@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-_ESCAPES = {ord("\\"): "\\\\", ord('"'): '\\"', ord("\n"): "\\n", ord("\t"): "\\t", ord("%"): "%%"}
+UNIT_PATH = Path("/etc/systemd/system")
+
+_ESCAPES = {ord("\\"): "\\\\", ord('"'): '\\"', ord("%"): "%%"}
 
 
 def unit_properties(module: AnsibleModule, unit: str, *names: str) -> dict[str, str]:
@@ -34,8 +38,26 @@ def systemd_version(module: AnsibleModule) -> int:
     return int(output.split()[1].split(".")[0].split("~")[0])
 
 
+def unit_complaints(module: AnsibleModule, name: str, text: str) -> list[str]:
+    """Return what systemd says of a unit that is not in its place yet; name is that of its file.
+
+    systemd-analyze exits with 0 where systemd would ignore a line. What it says of other files is theirs. In check mode
+    it may miss a program, or a unit, that the run would bring: only what it says of lines counts.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfserving-verify-", dir="/run") as folder:
+        path = Path(folder, name)
+        path.write_text(text, encoding="utf-8")
+        _, output, errors = module.run_command(["systemd-analyze", "verify", "--man=no", str(path)])
+    ours = (f"{path}:",) if module.check_mode else (f"{path}:", f"{name}:")
+    lines = (output + errors).splitlines()
+    return [line.replace(f"{folder}/", "").strip() for line in lines if line.startswith(ours)]
+
+
 def quoted(text: str) -> str:
-    """Return text as one word of a unit file, in which systemd expands nothing (systemd.syntax, systemd.unit)."""
+    """Return text as one word of a unit file, in which systemd expands nothing (systemd.syntax, systemd.unit).
+
+    It holds no control character: input_checks refuses these.
+    """
     if re.fullmatch(r"[\w./:=,@+-]+", text, re.ASCII):
         return text
     return '"' + text.translate(_ESCAPES) + '"'

@@ -13,6 +13,8 @@ description:
     its place. A process of the account that has it open can write to it ever after. This module takes the content in
     its arguments. Root writes it beside its place, to a file that nobody else has ever had open, and replaces the old
     one in one step.
+  - A unit in C(/etc/systemd/system) is verified by C(systemd-analyze) first. Every line that this says of it is an
+    error, as systemd would ignore what is wrong and start the service without it.
 options:
   path:
     description: The file. Its directory has to be there, and root's.
@@ -65,6 +67,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import ManagedFile, read_text
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import UNIT_PATH, unit_complaints
 
 
 def main() -> None:
@@ -90,6 +93,10 @@ def main() -> None:
     try:
         before = read_text(path)
         changed = before != params["content"]
+        if changed and path.parent == UNIT_PATH:
+            complaints = unit_complaints(module, path.name, params["content"])
+            if complaints:
+                raise ValueError(f"systemd would not take {path}, which was left as it was: {'; '.join(complaints)}")
         if changed and not module.check_mode:
             file.write(params["content"], validate if params["validate"] else None)
         if path.exists():

@@ -13,6 +13,8 @@ description:
     before anything is written, as the server ignores a misspelt flag and exits where a value has the wrong type.
   - Flags are checked against what the installed server prints for C(--help). Where it is not installed, or prints
     something else, they are checked against the flags of upstream's server.
+  - A unit that systemd has already and that this role has not written is a problem, whatever it is called, and so are a
+    user that is root and a directory that the unit does not see.
   - A port on which anybody but the units of O(unit) listens is a problem that names process, program and unit, as
     TensorFlow Serving shares its gRPC port silently, and goes on without REST where that port is taken.
   - All problems are reported at once.
@@ -27,6 +29,15 @@ options:
     description: Directory of the configuration. A named instance has a directory of its own in it.
     type: path
     required: true
+  user:
+    description: The user that the servers run as. It is checked, and need not be there yet.
+    type: str
+  group:
+    description: Their group, as O(user).
+    type: str
+  models_base_path:
+    description: Directory of the models, which the units have to see.
+    type: str
   instances:
     description: The instances. With none, all those that the host has are stale.
     type: list
@@ -158,11 +169,14 @@ instances:
       memory_high: ''
       memory_max: ''
 stale:
-  description: Unit and directory of the instances that the host has and should not have any more.
+  description:
+    - Unit and directory of the instances that the host has and should not have any more, those of an earlier O(unit)
+      included.
+    - C(has_config) is false where another instance has the directory now.
   returned: success
   type: list
   elements: dict
-  sample: [{"unit": "tensorflow-model-server-old", "config_path": "/etc/tensorflow-serving/old"}]
+  sample: [{"unit": "tensorflow-model-server-old", "config_path": "/etc/tensorflow-serving/old", "has_config": true}]
 start_files:
   description: The names of all files that a server can read at its start.
   returned: success
@@ -189,11 +203,18 @@ systemd_version:
   type: int
 """
 
+import grp
+import pwd
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import family, read_last_good
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import read_last_good
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import (
+    account_problems,
+    hidden_problems,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import (
     KNOWN_FLAGS,
     installed_flags,
@@ -204,7 +225,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
     InstancesError,
     as_dicts,
     displaced,
+    family,
     foreign_ports,
+    foreign_units,
     host_numbers,
     instances,
     stale_units,
@@ -215,11 +238,26 @@ PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpu
 NONE_GIVEN = {key: {**option, "default": ""} for key, option in PLACEMENT.items()}
 
 
+def place_and_account_problems(params: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the servers' account, and with directories that their units are to see."""
+    problems: list[str] = []
+    if params["user"] is not None:
+        problems += account_problems("tfserving_service_user", params["user"], pwd.getpwnam)
+    if params["group"] is not None:
+        problems += account_problems("tfserving_service_group", params["group"], grp.getgrnam)
+    if params["models_base_path"] is not None:
+        problems += hidden_problems("tfserving_models_base_path", params["models_base_path"])
+    return problems + hidden_problems("tfserving_service_config_path", params["config_path"])
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "unit": {"type": "str", "required": True},
             "config_path": {"type": "path", "required": True},
+            "user": {"type": "str"},
+            "group": {"type": "str"},
+            "models_base_path": {"type": "str"},
             "instances": {
                 "type": "list",
                 "elements": "dict",
@@ -261,20 +299,24 @@ def main() -> None:
         cpus=host_numbers(Path("/sys/devices/system/cpu/online")),
         numa_nodes=host_numbers(Path("/sys/devices/system/node/online")),
     )
-    units = family(params["unit"], params["config_path"])
-    states = properties_of(module, [f"{unit}.service" for unit in units], "ControlGroup")
-    cgroups = {unit: states[f"{unit}.service"].get("ControlGroup", "") for unit in units}
+    there = family(params["unit"], params["config_path"])
+    problems = place_and_account_problems(params)
     try:
         made = instances(params["instances"], {**params, **params["defaults"]}, host)
-        problems = foreign_ports(made, cgroups)
-        if problems:
-            raise InstancesError(problems)
     except InstancesError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg="\n".join([*problems, str(error)]))
+    wanted = [one.unit for one in made]
+    states = properties_of(module, [f"{unit}.service" for unit in {*wanted, *there}], "ControlGroup", "FragmentPath")
+    facts = {name.removesuffix(".service"): state for name, state in states.items()}
+    cgroups = {unit: facts[unit].get("ControlGroup", "") for unit in there}
+    problems += foreign_units(wanted, {unit: facts[unit].get("FragmentPath", "") for unit in wanted})
+    problems += foreign_ports(made, cgroups)
+    if problems:
+        module.fail_json(msg="\n".join(problems))
     module.exit_json(
         changed=False,
         instances=as_dicts(made),
-        stale=stale_units(params["unit"], params["config_path"], [one.unit for one in made]),
+        stale=stale_units(params["unit"], params["config_path"], made),
         start_files=list(START_FILES),
         displaced=displaced(made, cgroups),
         is_recorded=read_last_good(params["config_path"]) is not None,

@@ -42,7 +42,7 @@ def find(systemctl: Systemctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Find the servers of a host by their names: units in tmp_path/units, configuration in tmp_path/etc."""
     (tmp_path / "units").mkdir()
     (tmp_path / "etc").mkdir()
-    monkeypatch.setattr(server_instances.marked_units, "__defaults__", (tmp_path / "units",))
+    monkeypatch.setattr(server_instances, "UNIT_PATH", tmp_path / "units")
 
     def run(instances: list[dict[str, Any]]) -> dict[str, HostServer]:
         found = find_servers(systemctl, "serving", str(tmp_path / "etc"), instances, ["MLP", "CNN"])  # type: ignore[arg-type]

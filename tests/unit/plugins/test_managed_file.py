@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,35 @@ def test_content_that_is_not_valid_is_not_written(write: Write, path: Path, tmp_
 
 def test_missing_directory_is_told(write: Write, tmp_path: Path) -> None:
     assert "No such file or directory" in write("a\n", path=str(tmp_path / "no" / "file"))["msg"]
+
+
+UNIT = """[Unit]
+Description=x
+[Service]
+ExecStart=/bin/true
+{}
+[X-Tfserving]
+InstanceOf=a
+"""
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd says what it would take")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("MemoryMax=200%", "a.service:5: Invalid memory limit '200%'"),
+        ("Usr=me", "a.service:5: Unknown key"),
+        ("ExecStop=/no/such/program", "a.service: Command /no/such/program is not executable"),
+    ],
+)
+def test_unit_of_which_systemd_complains_is_not_written(
+    write: Write, path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str
+) -> None:
+    monkeypatch.setattr(managed_file, "UNIT_PATH", path.parent)
+    assert write(UNIT.format("MemoryMax=20%"))["changed"]
+    refused = write(UNIT.format(line))
+    assert words in refused["msg"]
+    assert "which was left as it was" in refused["msg"]
+    assert path.read_text() == UNIT.format("MemoryMax=20%")
+    # In check mode a program may be missing that the run would install.
+    assert write(UNIT.format(line), check=True).get("failed", False) is ("Command" not in words)

@@ -19,6 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
     cpu_numbers,
     displaced,
     foreign_ports,
+    foreign_units,
     instances,
     stale_units,
 )
@@ -96,11 +97,25 @@ def test_null_in_an_entry_is_as_if_it_were_not_there() -> None:
         ([{"port": 9000, "rest_api_port": 9000}], "rest_api_port of tfserving_service_instances are both 9000"),
         ([{"name": "Böse"}], "a name is made of small letters, digits and hyphens"),
         ([{"name": "../x"}], "a name is made of"),
+        ([{"name": "a\nb"}], "instance a\\nb: a name is made of"),
+        ([{"name": "a" * 250}], "its name has 250 letters; with serving before it, it may have at most 239"),
         ([{"models": ["a", "c"]}], "tfserving_models_catalog has no c."),
         ([{"cpus": "0-8"}], "the host has no CPU 8"),
+        ([{"cpus": "0-4000000000"}], "it has to be a list such as 0-7,16-23"),
+        ([{"cpus": "0-9999"}], "the host has no CPU 8, 9, 10, 11, 12, 13, 14, 15; `lscpu` lists them"),
+        ([{"cpus": "3-0"}], "cpus is 3-0: 3-0 ends before it begins"),
         ([{"cpus": "all"}], "it has to be a list such as 0-7,16-23"),
         ([{"numa_node": 2}], "numa_node is 2, and the host has no such node"),
-        ([{"memory_max": "24GB"}], "memory_max is 24GB; it has to be a size such as 24G"),
+        ([{"memory_max": "24GB"}], "memory_max is 24GB; it has to be a size of at least 64M, such as 24G"),
+        ([{"memory_max": "0"}], "memory_max is 0; it has to be a size of at least 64M"),
+        ([{"memory_max": "1"}], "memory_max is 1; it has to be a size of at least 64M"),
+        ([{"memory_high": "200%"}], "memory_high is 200%; it has to be a size of at least 64M"),
+        ([{"memory_high": "0%"}], "or a share of the host's memory up to 100%"),
+        (
+            [{"environment": {"A": "x\rUser=root"}}],
+            "environment: A is 'x\\rUser=root'; take the control",
+        ),
+        ([{"flags": {"saved_model_tags": "a\nb"}}], "flags: saved_model_tags is 'a\\nb'; take the control"),
         ([{"environment": {"TF_CPP_MIN_LOG_LEVEL": 3}}], "TF_CPP_MIN_LOG_LEVEL is 3; it has to be 0 or 1"),
         (
             [{"flags": {"file_system_poll_wait_seconds": -1}}],
@@ -118,13 +133,23 @@ def test_bad_entry_is_refused(entries: list[dict[str, Any]], words: str) -> None
     assert words in refused(*entries)
 
 
+@pytest.mark.parametrize("unit", ["a/b", "a\nb", "serving.service", "", "a@b", "../x"])
+def test_name_that_is_no_units_is_refused(unit: str) -> None:
+    with pytest.raises(InstancesError, match="tfserving_service_name is .*; it has to be the name of a unit without"):
+        instances([{}], {**ROLE, "unit": unit}, HOST)
+
+
+def test_sizes_and_shares_are_memory() -> None:
+    assert made({"memory_high": "64M", "memory_max": "12.5%"}, {**OTHER, "memory_max": "infinity"})
+
+
 def test_flag_that_is_wrong_for_all_is_told_once() -> None:
     with pytest.raises(InstancesError) as error:
         instances([{**OTHER, "name": "x"}, {}], {**ROLE, "environment": {"A-B": 1}}, HOST)
     assert str(error.value).count("A-B") == 2
 
 
-@pytest.mark.parametrize("path", ["metrics", "//metrics", "/v1/models/a", "/v1", "/"])
+@pytest.mark.parametrize("path", ["metrics", "//metrics", "/v1/models/a", "/v1", "/", "/{a}", "/a\n"])
 def test_metrics_are_not_where_the_models_are(path: str) -> None:
     with pytest.raises(InstancesError, match="tfserving_service_monitoring_path is .*; it has to begin with one slash"):
         instances([{}], {**ROLE, "monitoring_path": path}, HOST)
@@ -160,31 +185,59 @@ def test_cpus_are_counted(text: str, numbers: set[int]) -> None:
     assert cpu_numbers(text) == numbers
 
 
-def unit_file(folder: Path, unit: str, base: str, more: str = "") -> None:
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(server_instances, "UNIT_PATH", tmp_path)
+    return tmp_path
+
+
+def unit_file(folder: Path, unit: str, base: str, config_path: str, more: str = "") -> None:
     text = f"[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true \\\n  --port=1\n{more}"
-    (folder / f"{unit}.service").write_text(f"{text}[X-Tfserving]\nInstanceOf={base}\nConfigPath=/etc/serving/{unit}\n")
+    (folder / f"{unit}.service").write_text(f"{text}[X-Tfserving]\nInstanceOf={base}\nConfigPath={config_path}\n")
 
 
-def test_unlisted_instances_are_found_by_their_mark(tmp_path: Path) -> None:
-    unit_file(tmp_path, "serving-a", "serving")
-    unit_file(tmp_path, "serving-b", "serving", more="Environment=A=%%\n")
-    unit_file(tmp_path, "staging-c", "staging")
-    (tmp_path / "serving-mine.service").write_text("[Service]\nExecStart=/bin/true\n")
-    (tmp_path / "serving-half.service").write_text("[X-Tfserving]\nInstanceOf=serving\n")
-    (tmp_path / "binary.service").write_bytes(b"\xff[X-Tfserving]\n")
-    assert stale_units("serving", "/etc/serving", ["serving-b"], tmp_path) == [
-        {"unit": "serving-a", "config_path": "/etc/serving/serving-a"}
+def test_unlisted_instances_are_found_by_their_mark(units: Path) -> None:
+    unit_file(units, "serving-other", "serving", "/etc/serving/other")
+    unit_file(units, "serving-b", "serving", "/etc/serving/b", more="Environment=A=%%\n")
+    unit_file(units, "staging-c", "staging", "/etc/staging/c")
+    unit_file(units, "staging", "staging", "/etc/serving/staging")
+    (units / "serving-mine.service").write_text("[Service]\nExecStart=/bin/true\n")
+    (units / "serving-half.service").write_text("[X-Tfserving]\nInstanceOf=serving\n")
+    (units / "serving.service").write_text("[Service]\nExecStart=/bin/true\n")
+    (units / "binary.service").write_bytes(b"\xff[X-Tfserving]\n")
+    assert stale_units("serving", "/etc/serving", made({}, OTHER)) == [
+        {"unit": "serving-b", "config_path": "/etc/serving/b", "has_config": True}
     ]
 
 
-def test_unit_of_an_earlier_release_bears_no_mark_and_is_the_roles_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "serving.service").write_text("[Service]\nExecStart=/bin/true\n")
-    stale = [{"unit": "serving", "config_path": "/etc/serving"}]
-    assert stale_units("serving", "/etc/serving", ["serving-a"], tmp_path) == stale
-    assert stale_units("serving", "/etc/serving", ["serving"], tmp_path) == []
+def test_units_of_an_earlier_name_are_stale_and_their_directories_have_new_owners(units: Path) -> None:
+    unit_file(units, "old", "old", "/etc/serving")
+    unit_file(units, "old-other", "old", "/etc/serving/other")
+    unit_file(units, "old-gone", "old", "/etc/serving/gone")
+    unit_file(units, "older", "older", "/etc/older")
+    stale = {one["unit"]: one for one in stale_units("serving", "/etc/serving", made({}, OTHER))}
+    assert stale == {
+        "old": {"unit": "old", "config_path": "/etc/serving", "has_config": False},
+        "old-gone": {"unit": "old-gone", "config_path": "/etc/serving/gone", "has_config": True},
+        "old-other": {"unit": "old-other", "config_path": "/etc/serving/other", "has_config": False},
+    }
 
 
-NASTY = ["a b", 'say "hi"', "5%", "back\\slash", "$HOME ${HOME}", "tab\there", "é", ";", "#x", "'", "a\\nb", ""]
+def test_unit_of_somebody_else_is_refused_wherever_it_lies(units: Path) -> None:
+    unit_file(units, "serving", "serving", "/etc/serving")
+    (units / "ssh.service").write_text("[Service]\nExecStart=/bin/true\n")
+    fragments = {
+        "serving": str(units / "serving.service"),
+        "ssh": str(units / "ssh.service"),
+        "cron": "/usr/lib/systemd/system/cron.service",
+        "new": "",
+    }
+    ssh, cron = foreign_units(fragments, fragments)
+    assert f"ssh.service is there already, in {units}/ssh.service, and this role did not write it" in ssh
+    assert "systemctl disable --now cron; rm /usr/lib/systemd/system/cron.service" in cron
+
+
+NASTY = ["a b", 'say "hi"', "5%", "back\\slash", "$HOME ${HOME}", "é", ";", "#x", "'", "a\\nb", ""]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd checks what is quoted for it")
@@ -214,7 +267,7 @@ def test_module_returns_the_plan(
     monkeypatch.setattr(
         server_instances_info.AnsibleModule, "run_command", lambda *_, **__: (0, "systemd 257 (257.1~x)", "")
     )
-    arguments = {"unit": "no-such-unit", "config_path": str(tmp_path), "program": "/no/such/program", "models": ["a"]}
+    arguments = {"unit": "no-such-unit", "config_path": "/etc/no-such", "program": "/no/such/program", "models": ["a"]}
     result = run_module(server_instances_info, check=True, instances=[{}], **arguments)
     assert (result["changed"], result["stale"], result["systemd_version"]) == (False, [], 257)
     assert result["flags_of_installed_server"] is False

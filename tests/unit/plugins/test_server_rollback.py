@@ -91,7 +91,7 @@ def host(tmp_path: Path, serving: StubServer, monkeypatch: pytest.MonkeyPatch) -
     made = Host(tmp_path, serving)
     for owner in (last_good, server_rollback):
         monkeypatch.setattr(owner, "UNIT_PATH", made.units)
-    monkeypatch.setattr(server_instances.marked_units, "__defaults__", (made.units,))
+    monkeypatch.setattr(server_instances, "UNIT_PATH", made.units)
     # The process of the tests has no flags of a server: those of the unit count.
     monkeypatch.setattr(server_rollback, "process_flags", lambda _: {})
     monkeypatch.setattr(module.AnsibleModule, "run_command", lambda _, command, **more: made.run_command(command))

@@ -22,7 +22,7 @@ START_SECONDS = 60.0
 ResultT = TypeVar("ResultT")
 
 
-def wait_for(ask: Callable[[], ResultT], what: str, seconds: float = 15.0) -> ResultT:
+def wait_for(ask: Callable[[], ResultT], what: str, seconds: float = 60.0) -> ResultT:
     """Return the first true answer of ask; fails the test when there is none within so many seconds."""
     deadline = time.monotonic() + seconds
     while True:
@@ -103,7 +103,7 @@ class LabServer:
         self.wait_for_log(f"Exporting HTTP/REST API at:localhost:{self.rest_port} ...", START_SECONDS)
         return self
 
-    def wait_for_log(self, text: str, seconds: float = 15.0, after: int = 0) -> None:
+    def wait_for_log(self, text: str, seconds: float = 60.0, after: int = 0) -> None:
         """Wait until the log says text, behind its first `after` characters."""
 
         def found() -> bool:
@@ -145,7 +145,7 @@ class LabServer:
             return {}
         return {entry["version"]: entry["state"] for entry in answer.json["model_version_status"]}
 
-    def wait_for_states(self, model: str, expected: dict[str, str], seconds: float = 15.0) -> None:
+    def wait_for_states(self, model: str, expected: dict[str, str], seconds: float = 60.0) -> None:
         """Wait until a model's versions are in exactly these states."""
         try:
             wait_for(lambda: self.states(model) == expected, f"{model} {expected}", seconds)
