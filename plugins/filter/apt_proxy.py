@@ -51,7 +51,14 @@ from urllib.parse import unquote
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import is_bypassed
+
+_PROXY = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/]+)(?::(?P<password>[^\s@/]*))?@)?"
+    r"(?P<address>(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5}))/?",
+    re.ASCII,
+)
 
 
 def apt_proxy(uri: str, proxy: str, no_proxy: list[str]) -> dict[str, str]:
@@ -62,18 +69,18 @@ def apt_proxy(uri: str, proxy: str, no_proxy: list[str]) -> dict[str, str]:
     if is_bypassed(uri, no_proxy):
         return {"proxy": "DIRECT", "netrc": ""}
     # Never quoted in an error: it may hold a password.
-    match = re.fullmatch(r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/]+)(?::(?P<password>[^\s@/]*))?@)?"
-                         r"(?P<address>[\w.-]+|[\w.-]+:\d+|\[[0-9a-fA-F:.]+\](?::\d+)?)/?", proxy)  # fmt: skip
-    if not match:
+    match = _PROXY.fullmatch(proxy)
+    if not match or not 0 < int(match["port"]) < 65536:
         raise AnsibleFilterError(
             "tfserving_apt_proxy has to be http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host "
             "where it asks for them and special characters of these written as %XX"
         )
     address = f"{match['scheme']}://{match['address']}"
     user, password = unquote(match["user"] or ""), unquote(match["password"] or "")
-    if re.search(r"\s", user + password):
+    if re.search(r"\s", user + password) or control_characters("", user + password):
         raise AnsibleFilterError(
-            "user and password in tfserving_apt_proxy must not hold white space, which apt cannot read there"
+            "user and password in tfserving_apt_proxy must not hold white space or control characters, which apt "
+            "cannot read there"
         )
     if user and match["address"].startswith("["):
         raise AnsibleFilterError(

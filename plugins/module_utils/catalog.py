@@ -22,6 +22,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 # What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
 MAX_RECORDS = 1000
 
+# num_versions is a uint32 (sources/storage_path/file_system_storage_path_source.proto).
+MAX_VERSIONS = 2**32 - 1
+
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _LABEL = re.compile(r"[A-Za-z0-9_]+")  # model_servers/http_rest_api_util.cc
@@ -308,11 +311,16 @@ def read_policy(policy: dict[str, Any] | None) -> dict[str, Any]:
         raise ValueError("model_version_policy takes exactly one of latest, all and specific")
     if "latest" in chosen:
         count = int(chosen["latest"].get("num_versions", 1))
-        if count < 1:
-            raise ValueError("model_version_policy.latest.num_versions must be at least 1")
+        if not 1 <= count <= MAX_VERSIONS:
+            raise ValueError(
+                f"model_version_policy.latest.num_versions is {count}; it has to be from 1 to {MAX_VERSIONS}"
+            )
         return {"latest": {"num_versions": count}}
     if "specific" in chosen:
         versions = sorted({int(version) for version in chosen["specific"].get("versions") or []})
+        for version in versions:
+            if parse_version(str(version)) is None:
+                raise ValueError(f"model_version_policy.specific lists {version}, which is no version number")
         if not versions:
             raise ValueError("model_version_policy.specific.versions must list at least one version")
         return {"specific": {"versions": versions}}

@@ -11,6 +11,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.action.table import
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.digit_rows import digit_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.key_rows import key_rows
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
 
 
 def prediction(name: str, version: int, *probabilities: list[float]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ HOST = "storage.googleapis.com"
     [
         ("http://proxy.example.com:3128", "http://proxy.example.com:3128", None),
         ("http://proxy.example.com:3128/", "http://proxy.example.com:3128", None),
-        ("https://proxy", "https://proxy", None),
+        ("https://proxy:443", "https://proxy:443", None),
         ("http://user:pass@proxy:3128", "http://proxy:3128", "login user password pass"),
         ("http://us%40er:p%40%2F%3A%25ss@proxy:3128", "http://proxy:3128", "login us@er password p@/:%ss"),
         ("http://user:a:b@proxy:3128", "http://proxy:3128", "login user password a:b"),
@@ -145,6 +146,11 @@ def test_repository_in_no_proxy_is_reached_directly(no_proxy: list[str], direct:
         "http://user:s3cret",
         "http://user:s3cret@",
         "http://user:s3cret@proxy:port",
+        "http://user:s3cret@proxy",
+        "http://user:s3cret@proxy:0",
+        "http://user:s3cret@proxy:65536",
+        "http://user:s3cret%0D@proxy:3128",
+        "http://user:s3cret%1b@proxy:3128",
         "http://user:s3cret@proxy:3128/path",
         "http://user:s3cret@[2001:db8::1",
         "http://user:s3cret@2001:db8::1",
@@ -194,3 +200,50 @@ def test_missing_cells_are_empty_and_lines_have_no_trailing_blanks() -> None:
 
 def test_table_without_rows_has_its_header() -> None:
     assert aligned(["model", "version"], []) == ["model  version", "-----  -------"]
+
+
+REPOSITORY = {
+    "uri": "https://packages.example.com/serving",
+    "suite": "stable",
+    "components": ["tensorflow-model-server"],
+    "key_fingerprint": "916E 2B2F EBC2 7493 0BAC A9D9 544B 7F63 BF9E 4D5F",
+}
+
+
+@pytest.mark.parametrize(
+    "good",
+    [{}, {"uri": "http://[2001:db8::1]:8080"}, {"uri": "http://mirror:80/a%20b/"}, {"suite": "bookworm/updates"}],
+)
+def test_settings_of_a_repository_are_taken(good: dict[str, Any]) -> None:
+    assert repository_problems(REPOSITORY | good, "tfserving_apt_") == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"uri": "ftp://packages.example.com"}, "tfserving_apt_uri has to be http://HOST/PATH"),
+        ({"uri": "https://user:s3cret@packages.example.com/"}, "without user and password"),
+        ({"uri": "https://packages.example.com/a b"}, "tfserving_apt_uri"),
+        ({"uri": "https://packages.example.com/\nTrusted: yes"}, "tfserving_apt_uri"),
+        ({"uri": 'https://pack"ages/'}, "tfserving_apt_uri"),
+        ({"suite": "stable\nTrusted: yes"}, "tfserving_apt_suite is stable\\nTrusted: yes; it has to be one word"),
+        ({"suite": ""}, "it has to be one word, such as stable"),
+        ({"components": []}, "name at least one component"),
+        ({"components": ["main", "a b"]}, "each of them one word"),
+        ({"components": ["main\r"]}, "each of them one word"),
+        ({"key_fingerprint": "BF9E4D5F"}, "tfserving_apt_key_fingerprint is BF9E4D5F: "),
+    ],
+)
+def test_settings_that_apt_would_read_as_something_else_are_refused(bad: dict[str, Any], words: str) -> None:
+    (problem,) = repository_problems(REPOSITORY | bad, "tfserving_apt_")
+    assert words in problem
+    assert "s3cret" not in problem
+    assert "\n" not in problem
+
+
+def test_all_problems_of_a_repository_are_told_at_once() -> None:
+    assert len(repository_problems({}, "tfserving_apt_")) == 4
+
+
+def test_cell_of_a_table_stays_on_its_line() -> None:
+    assert aligned(["a"], [{"a": "x\ny\x1b[31m\tz\u2028"}])[2] == "x\\ny\\x1b[31m\\tz\\u2028"
