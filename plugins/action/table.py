@@ -9,15 +9,17 @@ from typing import Any, Sequence
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
+
 GAP = "  "
 
 
 def aligned(columns: list[str], rows: list[dict[str, Any]]) -> list[str]:
     """Return header, rule and rows as lines of equal columns; columns of numbers are aligned to the right.
 
-    A key that a row lacks, or a value of None, is an empty cell.
+    A key that a row lacks, or a value of None, is an empty cell. What would break a line is shown escaped.
     """
-    cells = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
+    cells = [["" if row.get(column) is None else printable(str(row[column])) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
     right = [_is_of_numbers(column) for column in zip(*cells)] or [False] * len(columns)
 

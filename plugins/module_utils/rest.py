@@ -12,6 +12,7 @@ import urllib.request
 from typing import Any, Callable, TypeVar
 from urllib.parse import quote
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import check_port
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ REST_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 class ServingError(Exception):
-    """An answer other than 200. status is the HTTP status, the text is the server's own."""
+    """An answer other than 200. status is the HTTP status, the text is the server's own, on one line."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -60,10 +61,16 @@ class ServingClient:
         return cls(params["host"], params["rest_api_port"], params["request_timeout_seconds"], cgroup, grpc_port)
 
     def status(self, model: str) -> dict[int, dict[str, str]]:
-        """Return {version: {state, error_code, error_message}} of a model; unloaded versions stay, as END."""
+        """Return {version: {state, error_code, error_message}} of a model; unloaded versions stay, as END.
+
+        Each is on one line: a message can hold whatever a model brings, a newline or the codes of a terminal.
+        """
         return self._request(
             lambda answer: {
-                int(one["version"]): dict(one["status"], state=one["state"]) for one in answer["model_version_status"]
+                int(one["version"]): {
+                    name: printable(str(text)) for name, text in {**one["status"], "state": one["state"]}.items()
+                }
+                for one in answer["model_version_status"]
             },
             quote(model),
         )
@@ -154,9 +161,9 @@ class ServingClient:
 def _error_text(error: urllib.error.HTTPError) -> str:
     """Return the server's words from {"error": "..."}, or what HTTP says where there are none."""
     try:
-        return str(json.load(error)["error"])
+        return printable(str(json.load(error)["error"]))
     except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
-        return f"HTTP {error.code} {error.reason}"
+        return printable(f"HTTP {error.code} {error.reason}")
 
 
 def reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterable, Mapping, Protocol, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
     ServingClient,
@@ -132,7 +133,7 @@ class SystemdUnit:
         for text in output.splitlines():
             try:
                 entry = json.loads(text)
-                line = Line(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, str(entry["MESSAGE"]))
+                line = Line(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, printable(str(entry["MESSAGE"])))
             except (ValueError, KeyError, TypeError):
                 continue  # a line that journalctl has of itself
             if line.time >= since:
