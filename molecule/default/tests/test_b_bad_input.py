@@ -1,123 +1,183 @@
 """Bad input ends in a clear error before anything is changed, and what is served goes on being served.
 
-One case of each place that checks; what else is wrong in a catalogue or a SavedModel is told by unit tests.
+One play has a host for each case, all of them the same machine. What else is wrong is told by unit tests.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from conftest import PROJECT, SERVING
 
 SAVED = PROJECT / "examples" / "mnist" / "saved"
+HOST = "debian12"
+NO_DEB = "/no/such/tensorflow-model-server.deb"
 
 
-def model(source: Path, **more) -> dict:
-    return {"name": "MLP", "source": str(source), **more}
+@dataclass
+class Case:
+    """What an inventory says of a host, and words of the error that it ends with."""
+
+    words: list[str]
+    variables: dict = field(default_factory=dict)
 
 
-def catalog(*models: dict) -> dict:
-    return {"tfserving_models_catalog": list(models)}
+def catalog(source: str, **more) -> dict:
+    return {"tfserving_models_catalog": [{"name": "MLP", "source": source, **more}]}
 
 
-def missing_source(tmp: Path) -> dict:
-    return catalog(model(tmp / "nowhere"))
+def instance(**more) -> dict:
+    return {"tfserving_service_instances": [{"name": "second", "port": 8510, "rest_api_port": 8511, **more}]}
+
+
+CASES = {
+    "missing_source": Case(["model MLP: source", "nowhere is not a directory"], catalog("/nowhere")),
+    "misspelt_policy": Case(
+        ["tfserving_models_catalog", "num_version"],
+        catalog(str(SAVED), model_version_policy={"latest": {"num_version": 2}}),
+    ),
+    "unknown_variant": Case(
+        ["tfserving_package_variant", "universal"],
+        {"tfserving_package_variant": "fastest"},
+    ),
+    "version_that_is_none": Case(
+        ["tfserving_package_version is newest", '"2.19.*"'],
+        {"tfserving_package_version": "newest"},
+    ),
+    "given_package_without_its_digest": Case(
+        ["tfserving_package_deb_sha256 is empty", "64 hex digits"],
+        {"tfserving_package_deb": "https://example.com/tensorflow-model-server.deb"},
+    ),
+    "given_package_that_is_missing": Case(
+        ["tfserving_package_deb", "tensorflow-model-server.deb, which is no file on the controller"],
+        {"tfserving_package_deb": NO_DEB, "tfserving_package_deb_sha256": "0" * 64},
+    ),
+    "directory_and_account_of_the_system": Case(
+        [
+            "tfserving_package_data_path is /srv, which is too broad",
+            "tfserving_package_config_path is /dev/shm, which is the system's own",
+            "tfserving_package_user is root, which is root",
+            "tfserving_package_group is '0'; it has to be the name of an account",
+        ],
+        {
+            "tfserving_package_data_path": "/srv",
+            "tfserving_package_config_path": "/dev/shm",  # noqa: S108
+            "tfserving_package_user": "root",
+            "tfserving_package_group": "0",
+        },
+    ),
+    "directory_of_others": Case(
+        ["tfserving_package_data_path is /usr/share/doc, which holds files, was not made by this collection"],
+        {"tfserving_package_data_path": "/usr/share/doc"},
+    ),
+    "models_where_the_login_account_can_write": Case(
+        ["/home/deploy decides what root does", "set tfserving_models_base_path to another directory"],
+        {"tfserving_models_base_path": "/home/deploy/models"},
+    ),
+    "models_that_the_unit_cannot_see": Case(
+        ["tfserving_models_base_path is /root/models, which lies where the unit sees nothing"],
+        {"tfserving_models_base_path": "/root/models"},
+    ),
+    "equal_ports": Case(
+        ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"],
+        {"tfserving_service_port": 8501},
+    ),
+    "unit_of_others": Case(
+        ["tfserving_service_name: ssh.service is there already", "this role did not write it"],
+        {"tfserving_service_name": "ssh"},
+    ),
+    "value_that_breaks_out_of_its_line": Case(
+        ["tfserving_service_environment: NOTE is 'x\\rExecStartPre=/bin/touch /run/broken'"],
+        {"tfserving_service_environment": {"NOTE": "x\rExecStartPre=/bin/touch /run/broken"}},
+    ),
+    "unknown_flag": Case(
+        ["no flag enable_profilr, and would ignore it. The nearest"],
+        {"tfserving_service_flags": {"enable_profilr": False}},
+    ),
+    "batching_parameters_without_batching": Case(
+        ["tfserving_service_batching_parameters is set without batching; set tfserving_service_batching_enabled"],
+        {"tfserving_service_batching_enabled": False, "tfserving_service_batching_parameters": {"max_batch_size": 8}},
+    ),
+    "batching_parameters_that_the_server_refuses": Case(
+        ["tfserving_service_batching_parameters: batching_parameters.config cannot be written:"],
+        {"tfserving_service_batching_parameters": {"max_batch_size": 8, "allowed_batch_sizes": [2, 4]}},
+    ),
+    "misspelt_session_option": Case(
+        ["tfserving_service_session_config: session.config cannot be written:"],
+        {"tfserving_service_session_config": {"intra_op_threads": 8}},
+    ),
+    "placement": Case(
+        ["instance second: numa_node is 99, and the host has no such node", "cpus is 3-0: 3-0 ends before it begins"],
+        instance(numa_node=99, cpus="3-0"),
+    ),
+    "address_with_a_networks_length": Case(
+        ["10.1.0.0/16 is the network that it lies in"],
+        {"tfserving_service_allowed_networks": ["10.1.2.3/16"]},
+    ),
+    "key_that_is_none": Case(
+        ["tfserving_service_ssl: server_key or server_cert is not PEM"],
+        {"tfserving_service_ssl": {"server_key": "x-----BEGIN s3cret", "server_cert": "-----BEGIN "}},
+    ),
+    "other_signing_key": Case(
+        ["pinned is 0123456789ABCDEF0123456789ABCDEF01234567", "Nothing was changed"],
+        {"tfserving_apt_key_fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"},
+    ),
+    "suite_with_a_line_break": Case(
+        ["tfserving_apt_suite is stable\\nTrusted: yes; it has to be one word"],
+        {"tfserving_apt_suite": "stable\nTrusted: yes"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def played(play, tmp_path_factory):
+    """One play of serving.yml with all cases at once."""
+    hosts = {name: {"ansible_host": HOST, **case.variables} for name, case in CASES.items()}
+    inventory = tmp_path_factory.mktemp("inventory") / "cases.json"
+    inventory.write_text(json.dumps({"all": {"children": {"tfserving": {"hosts": hosts}}}}))
+    return play(SERVING, f"--inventory={inventory}", f"--limit={','.join(CASES)}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_changes_nothing(played, name):
+    assert (played.recap[name]["failed"], played.recap[name]["changed"]) == (1, 0)
+    said = " ".join(" ".join(re.findall(rf"^(?:fatal|failed): \[{name}.*?(?=^\S)", played.text, re.M | re.S)).split())
+    for words in CASES[name].words:
+        assert words in said or words.replace("\\", "\\\\") in said
+
+
+def test_secret_is_not_shown(played):
+    assert "s3cret" not in played.text
+
+
+def missing_architecture(tmp: Path) -> dict:
+    return {"ansible_facts": {"architecture": "aarch64", "os_family": "Debian", "distribution": "Debian"}}
 
 
 def published_version_that_changed(tmp: Path) -> dict:
     shutil.copytree(SAVED / "1", tmp / "1")
     (tmp / "1" / "assets" / "more.txt").write_text("more\n")
-    return catalog(model(tmp))
-
-
-def misspelt_policy(tmp: Path) -> dict:
-    return catalog(model(SAVED, model_version_policy={"latest": {"num_version": 2}}))
-
-
-def unknown_variant(tmp: Path) -> dict:
-    return {"tfserving_package_variant": "fastest"}
-
-
-def version_that_is_none(tmp: Path) -> dict:
-    return {"tfserving_package_version": "newest"}
-
-
-def given_package_without_its_digest(tmp: Path) -> dict:
-    return {"tfserving_package_deb": "https://example.com/tensorflow-model-server.deb"}
-
-
-def given_package_that_is_missing(tmp: Path) -> dict:
-    return {"tfserving_package_deb": str(tmp / "no.deb"), "tfserving_package_deb_sha256": "0" * 64}
-
-
-def directory_of_others(tmp: Path) -> dict:
-    return {"tfserving_package_data_path": "/srv"}
-
-
-def models_where_the_login_account_can_write(tmp: Path) -> dict:
-    return {"tfserving_models_base_path": "/home/deploy/models"}
-
-
-def models_that_the_unit_cannot_see(tmp: Path) -> dict:
-    return {"tfserving_models_base_path": "/root/models"}
-
-
-def equal_ports(tmp: Path) -> dict:
-    return {"tfserving_service_port": 8501}
-
-
-def host_that_is_not_amd64(tmp: Path) -> dict:
-    return {"ansible_facts": {"architecture": "aarch64", "os_family": "Debian", "distribution": "Debian"}}
-
-
-def host_that_is_not_debian(tmp: Path) -> dict:
-    return {"ansible_facts": {"architecture": "x86_64", "os_family": "RedHat", "distribution": "Rocky"}}
-
-
-def other_key(tmp: Path) -> dict:
-    return {"tfserving_apt_key_fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}
-
-
-def short_key_id(tmp: Path) -> dict:
-    return {"tfserving_apt_key_fingerprint": "544B7F63BF9E4D5F"}
+    return catalog(str(tmp))
 
 
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (missing_source, ["tfserving_models_catalog", "model MLP", "nowhere is not a directory"]),
+        (missing_architecture, ["debian12 is Debian on aarch64", "amd64"]),
         (published_version_that_changed, ["model MLP: version 1 is published with sha256", "as version 2"]),
-        (misspelt_policy, ["tfserving_models_catalog", "num_version"]),
-        (unknown_variant, ["tfserving_package_variant", "universal"]),
-        (version_that_is_none, ["tfserving_package_version is newest", '"2.19.*"']),
-        (given_package_without_its_digest, ["tfserving_package_deb_sha256 is empty", "64 hex digits"]),
-        (given_package_that_is_missing, ["tfserving_package_deb", "no.deb, which is no file on the controller"]),
-        (directory_of_others, ["/srv is too broad", "tfserving_package_data_path"]),
-        (
-            models_where_the_login_account_can_write,
-            ["/home/deploy decides what root does", "tfserving_models_base_path"],
-        ),
-        (
-            models_that_the_unit_cannot_see,
-            ["/root/models lies where the unit sees nothing", "tfserving_models_base_path"],
-        ),
-        (equal_ports, ["tfserving_service_port", "tfserving_service_rest_api_port", "two different ports"]),
-        (host_that_is_not_amd64, ["debian12 is Debian on aarch64", "amd64"]),
-        (host_that_is_not_debian, ["debian12 is Rocky on x86_64", "Debian and Ubuntu"]),
-        (other_key, ["pinned is 0123456789ABCDEF0123456789ABCDEF01234567", "Nothing was changed"]),
-        (short_key_id, ["tfserving_apt_key_fingerprint", "40 hex digits"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_bad_input_changes_nothing(play, tmp_path, bad, words):
-    played = play(SERVING, "--limit=debian12", variables=bad(tmp_path))
-    assert played.failed
+def test_host_or_source_that_is_not_right_changes_nothing(play, tmp_path, bad, words):
+    played = play(SERVING, f"--limit={HOST}", variables=bad(tmp_path))
+    assert (played.recap[HOST]["failed"], played.recap[HOST]["changed"]) == (1, 0)
     for word in words:
         assert word in played.words
-    assert played.recap["debian12"]["changed"] == 0
-    assert played.recap["debian12"]["failed"] == 1
 
 
 def test_what_was_served_is_still_served(server, digits):

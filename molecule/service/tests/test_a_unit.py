@@ -76,56 +76,6 @@ def test_profiler_is_off(host):
     assert "--enable_profiler=false" in process_file(host, "cmdline")
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        (
-            {"tfserving_service_flags": {"enable_profilr": False}},
-            "no flag enable_profilr, and would ignore it. The nearest",
-        ),
-        (
-            {"tfserving_service_session_parallelism": 2, "tfserving_service_intra_op_parallelism": 2},
-            "tfserving_service_session_parallelism and tfserving_service_intra_op_parallelism exclude each other",
-        ),
-        (
-            {
-                "tfserving_service_batching_enabled": False,
-                "tfserving_service_batching_parameters": {"max_batch_size": 8},
-            },
-            "tfserving_service_batching_parameters is set without batching; set tfserving_service_batching_enabled",
-        ),
-        (
-            {"tfserving_service_batching_parameters": {"max_batch_size": 8, "allowed_batch_sizes": [2, 4]}},
-            "tfserving_service_batching_parameters: batching_parameters.config cannot be written:",
-        ),
-        (
-            {"tfserving_service_batching_parameters": {"max_batchsize": 8}},
-            "Supported parameters include: allowed_batch_sizes",
-        ),
-        (
-            {"tfserving_service_session_config": {"intra_op_threads": 8}},
-            "tfserving_service_session_config: session.config cannot be written:",
-        ),
-        ({"tfserving_service_instances": [SECOND | {"numa_node": 99}]}, "the host has no such node"),
-        ({"tfserving_service_allowed_networks": ["10.1.2.3/16"]}, "10.1.0.0/16 is the network that it lies in"),
-        (
-            {"tfserving_service_ssl": {"server_key": "x-----BEGIN secret", "server_cert": "-----BEGIN "}},
-            "tfserving_service_ssl: server_key or server_cert is not PEM",
-        ),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
-)
-def test_bad_input_is_refused_before_anything_changes(play, on, variables, words):
-    host = on("debian12")
-    before = main_pid(host)
-    played = play(SERVING, "--limit=debian12", variables=variables)
-    assert played.failed
-    assert words in played.words
-    assert "secret" not in played.text
-    assert played.changed() == 0
-    assert main_pid(host) == before
-
-
 @pytest.fixture(scope="module")
 def told(play, on):
     """Play with a drop-in of the user's, flags, batching and an allocator. Returns the starts before."""
@@ -353,9 +303,15 @@ def test_instances_come_and_go_without_touching_each_other(play, on):
     assert not host.file("/etc/tensorflow-serving/second").exists
     assert not host.socket("tcp://8511").is_listening
 
+    # A new name for the unit leaves none of the old ones behind, and takes their configuration along.
+    played = play(SERVING, "--limit=debian13a", variables={"tfserving_service_name": "renamed"})
+    assert not played.failed, played.text
+    assert host.service("renamed").is_running
+    assert not host.file(f"/etc/systemd/system/{first}.service").exists
+    assert not host.file("/etc/tensorflow-serving/first").exists
     assert not play(SERVING, "--limit=debian13a").failed
     assert host.service(UNIT).is_running
-    assert not host.file(f"/etc/systemd/system/{first}.service").exists
+    assert not host.file("/etc/systemd/system/renamed.service").exists
 
 
 def test_prune_asks_every_server_of_the_host(play, on):

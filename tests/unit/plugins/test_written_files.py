@@ -1,0 +1,239 @@
+"""No value breaks out of its place in a file that root's programs read: it arrives as it is, or is refused.
+
+Values are put together at random from what means something in one of the files; the seed is fixed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible.plugins.filter.core import comment, to_bool
+from google.protobuf import text_format
+
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.server_config import FilterModule
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import allowed_networks
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import render_models_config
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import KNOWN_FLAGS, Setting
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+    Host,
+    Instance,
+    InstancesError,
+    instances,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests" / "lab"))
+
+from model_server import text_protos  # noqa: E402 - what tensorflow-serving-api does not ship
+from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
+
+# Parts of values: plain ones, and what ends, continues, quotes or expands something in one of the files.
+PARTS = [
+    *("a", "B7", "é", "/", ".", "-", ":", "=", ",", "@", "~", "10.0.0.0/8", "http://h:80", "v1"),
+    *(" ", "\t", "\n", "\r", "\x0b", "\x00", "\x1b[2J", "\x85", "\u2028", "\\", "\\n", '"', "'", "`"),
+    *("#", ";", "{", "}", "(", ")", "[", "]", "$", "${A}", "$$", "%", "%i", "%%", "*", "|", "&", "<", ">", "!"),
+    *("\n[Service]\nUser=root", "\nTrusted: yes", '";\nEvil "', "} accept; {", "\\\n", "\rUser=root"),
+]
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+VALUES = 400
+
+
+def values(seed: str) -> list[str]:
+    source = random.Random(seed)  # noqa: S311 - not for secrets
+    return [*PARTS, *("".join(source.choices(PARTS, k=source.randint(1, 5))) for _ in range(VALUES))]
+
+
+def render(role: str, name: str, **variables: Any) -> str:
+    """Render a template of a role as the template module does."""
+    loader = jinja2.FileSystemLoader(ROOT / "roles" / role / "templates")
+    environment = jinja2.Environment(  # noqa: S701 - no HTML
+        loader=loader, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"bool": to_bool, "comment": comment}
+    for short, function in FilterModule().filters().items():
+        environment.filters[f"modelops.tensorflow_serving.{short}"] = function
+    return environment.get_template(name).render(ansible_managed="Managed by Ansible", **variables)
+
+
+# Units
+
+
+def made(**role: Any) -> Instance:
+    given: dict[str, Any] = {
+        "unit": "serving",
+        "config_path": "/etc/serving",
+        "models": [],
+        "settings": {},
+        "flags": {},
+        "environment": {},
+        "port": 8500,
+        "rest_api_port": 8501,
+        "cpus": "",
+        "numa_node": None,
+        "memory_high": "",
+        "memory_max": "",
+    }
+    (one,) = instances([{}], given | role, Host(KNOWN_FLAGS, set(range(8)), {0}))
+    return one
+
+
+def read_unit(instance: Instance) -> list[tuple[str, str, str]]:
+    """Return section, key and value of each setting of a unit, as systemd.syntax(7) has them."""
+    text = render(
+        "tfserving_service",
+        "tensorflow-model-server.service.j2",
+        item=vars(instance),
+        tfserving_service_name="serving",
+        tfserving_service_user="tfserving",
+        tfserving_service_group="tfserving",
+        __tfserving_service_nftables_unit="networks.service",
+        __tfserving_service_plan=SimpleNamespace(systemd_version=252),
+        __tfserving_service_allowed=SimpleNamespace(networks=[]),
+    )
+    assert not CONTROL.search(text.replace("\n", ""))
+    section, settings = "", []
+    for line in re.sub(r"\\\n *", " ", text).split("\n"):
+        if line.startswith("["):
+            section = line
+        elif line and line[0] not in "#;":
+            key, _, value = line.partition("=")
+            settings.append((section, key, value))
+    return settings
+
+
+def words_of(value: str, is_command: bool) -> list[str]:
+    """Return the words of a value as systemd reads them: quotes, escapes, specifiers, and variables of a command."""
+    words = []
+    for quoted, plain in re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', value):
+        assert plain or quoted or value == '""'
+        word = re.sub(r"\\(.)", r"\1", quoted) if not plain else plain
+        assert not plain or re.fullmatch(r"[^\"'\\%]*", plain)
+        assert not re.search(r"%(?!%)", word.replace("%%", ""))
+        word = word.replace("%%", "%")
+        if is_command:
+            assert "$" not in word.replace("$$", "")
+            word = word.replace("$$", "$")
+        words.append(word)
+    return words
+
+
+BASE = [setting[:2] for setting in read_unit(made(environment={"A": "b"}))]
+
+
+def test_unit_holds_a_value_as_it_is_or_not_at_all() -> None:
+    for value in values("unit"):
+        given = {"environment": {"A": value}, "flags": {"saved_model_tags": value}}
+        try:
+            settings = read_unit(made(**given))
+        except InstancesError as error:
+            assert CONTROL.search(value)
+            assert "take the control characters out" in str(error)
+            assert not CONTROL.search(str(error).replace("\n", ""))
+            continue
+        assert not CONTROL.search(value)
+        assert [setting[:2] for setting in settings] == BASE
+        found = {key: text for _, key, text in settings if key in ("Environment", "ExecStart")}
+        assert words_of(found["Environment"], is_command=False) == [f"A={value}"]
+        assert f"--saved_model_tags={value}" in words_of(found["ExecStart"], is_command=True)
+
+
+@pytest.mark.parametrize("name", ["unit", "memory_high", "memory_max", "cpus"])
+def test_unit_takes_no_setting_from_another(name: str) -> None:
+    for value in values(name):
+        try:
+            settings = read_unit(made(environment={"A": "b"}, **{name: value}))
+        except InstancesError:
+            continue
+        more = {"memory_high": "MemoryHigh", "memory_max": "MemoryMax", "cpus": "CPUAffinity"}
+        assert {setting[:2] for setting in settings} - {*BASE} <= {("[Service]", more.get(name, ""))}
+
+
+# The server's files
+
+
+def test_files_of_the_server_hold_a_value_as_it_is() -> None:
+    for value in values("protobuf"):
+        text = render(
+            "tfserving_service",
+            "batching_parameters.config.j2",
+            tfserving_service_batching_parameters={"thread_pool_name": value},
+        )
+        read = text_format.Parse(text, text_protos.new("BatchingParameters"))
+        assert read.thread_pool_name.value == value
+        model = {"name": "MLP", "base_path": f"/{value}", "model_platform": "tensorflow", "version_labels": {value: 1}}
+        config = text_format.Parse(render_models_config([model]), model_server_config_pb2.ModelServerConfig())
+        (entry,) = config.model_config_list.config
+        assert (entry.base_path, dict(entry.version_labels)) == (f"/{value}", {value: 1})
+
+
+# Networks
+
+
+def test_rules_of_nftables_have_networks_alone() -> None:
+    taken = 0
+    for value in values("nft"):
+        try:
+            networks = allowed_networks([value], [])
+        except ValueError:
+            continue
+        taken += 1
+        assert all(re.fullmatch(r"[0-9a-f.:]+/\d+", network) for network in networks)
+    assert taken
+
+
+# apt
+
+
+@pytest.mark.parametrize("field", ["uri", "suite", "components"])
+def test_source_of_apt_holds_a_value_as_it_is_or_not_at_all(field: str) -> None:
+    good = {"uri": "https://host/path", "suite": "stable", "components": ["main"], "key_fingerprint": "0" * 40}
+    taken = 0
+    for value in values(field):
+        given = good | {field: {"uri": f"https://host/{value}", "suite": value, "components": [value]}[field]}
+        if repository_problems(given, "tfserving_apt_"):
+            continue
+        taken += 1
+        text = render(
+            "tfserving_apt",
+            "tensorflow-serving.sources.j2",
+            **{f"tfserving_apt_{name}": one for name, one in given.items()},
+            __tfserving_apt_keyring="/keyring",
+        )
+        lines = [line for line in text.split("\n") if line and line[0] != "#"]
+        assert lines == [
+            "Types: deb",
+            f"URIs: {given['uri']}",
+            f"Suites: {given['suite']}",
+            f"Components: {given['components'][0]}",
+            "Architectures: amd64",
+            "Signed-By: /keyring",
+        ]
+        assert not re.search(r"\s|[^!-~]", "".join([str(given["uri"]), str(given["suite"]), given["components"][0]]))
+    assert taken
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://user:{}@proxy:3128", "http://{}:password@proxy:3128", "http://{}:3128", "http://proxy:{}"]
+)
+def test_proxy_has_no_second_setting(proxy: str) -> None:
+    quote: list[Callable[[str], str]] = [str, lambda text: "".join(f"%{byte:02X}" for byte in text.encode())]
+    for value in values(proxy):
+        for form in quote:
+            try:
+                found = apt_proxy("https://host/path", proxy.format(form(value)), [])
+            except AnsibleFilterError:
+                continue
+            assert re.fullmatch(r"https?://[\w.:\[\]-]+", found["proxy"], re.ASCII)
+            assert len(found["netrc"].split(" ")) in (1, 6)
+            assert not CONTROL.search(found["netrc"])
