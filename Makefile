@@ -13,6 +13,8 @@ SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule
 LONGEST := service upgrade
 # It looks at what becomes of requests that are open at one moment: nothing else runs beside it.
 ALONE := gateway
+# What each part of `make test` printed; the names of what failed are printed once more at its end.
+LOGS := .lab/logs
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
 # uv reads neither pip's settings nor the system's certificates by itself.
 export SSL_CERT_FILE ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt) $(PIP_CERT))
@@ -39,8 +41,10 @@ status: .venv/installed ## Print what the lab's hosts serve
 	ansible-playbook -i inventories/lab playbooks/status.yml
 
 test: lint lab-packages models ## Check everything that this project promises
-	$(MAKE) --jobs=2 --output-sync=line $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST) $(ALONE),$(SCENARIOS))) unit e2e
-	$(MAKE) $(addprefix molecule-,$(ALONE))
+	rm -rf $(LOGS)
+	run() { $(MAKE) "$$@" || { grep -aPh '^(\e\[[0-9;]*m)*(FAILED|ERROR)\b' $(LOGS)/*; exit 1; }; }
+	run --jobs=2 --output-sync=line $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST) $(ALONE),$(SCENARIOS))) unit e2e
+	run $(addprefix molecule-,$(ALONE))
 
 lint: .venv/installed ## Run the linters and type checkers
 	yamllint --strict -c .config/yamllint.yml .
@@ -55,7 +59,8 @@ lint: .venv/installed ## Run the linters and type checkers
 	cd tests/lab && mypy -p model_server
 
 unit: .venv/installed ## Run the unit tests: plugins, lab, lab model server, examples
-	pytest tests/unit
+	mkdir -p $(LOGS)
+	pytest tests/unit | tee $(LOGS)/$@
 
 molecule: lab-packages models ## Run every molecule scenario, each on fresh lab hosts, and print how long it took
 	$(MAKE) $(addprefix molecule-,$(SCENARIOS))
@@ -63,11 +68,13 @@ molecule: lab-packages models ## Run every molecule scenario, each on fresh lab 
 # One scenario on lab hosts of its own, so that two can run at a time.
 .PHONY: $(addprefix molecule-,$(SCENARIOS))
 $(addprefix molecule-,$(SCENARIOS)): molecule-%: lab-packages models
-	TFSERVING_LAB=molecule-$(subst _,-,$*) molecule test --scenario-name $*
+	mkdir -p $(LOGS)
+	TFSERVING_LAB=molecule-$(subst _,-,$*) molecule test --scenario-name $* 2>&1 | tee $(LOGS)/$@
 	printf '==> scenario %s: %d s\n' $* $$SECONDS
 
 e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
-	pytest tests/e2e
+	mkdir -p $(LOGS)
+	pytest tests/e2e | tee $(LOGS)/$@
 
 bench: lab-packages models ## Compare the sync with rsync, synchronize and copy; CASES="first next" and REPEAT=5 choose
 	$(LAB) up --name bench --model-hosts 8
