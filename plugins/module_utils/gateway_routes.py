@@ -94,10 +94,10 @@ def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Pla
     made.grpc_default = use(_for_any_model(servers))
     first = servers[0].models[0]
     asked = [one for one in servers if first in one.models]
-    made.health.append({"path": "/healthz", "model": first, "set": use(asked)})
+    made.health.append(_health("", first, use(asked)))
     for one in servers:
         if one.name:
-            made.health.append({"path": f"/healthz/{one.name}", "model": one.models[0], "set": use([one])})
+            made.health.append(_health(f"/{one.name}", one.models[0], use([one])))
         if "metrics" in opened:
             path = f"{metrics_path.rstrip('/')}/{one.name}" if one.name else metrics_path
             made.metrics.append({"path": path, "set": use([one])})
@@ -108,6 +108,11 @@ def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Pla
             if left:
                 made.choices.append([made.set_of(some), str(drained.number), made.set_of(left)])
     return made
+
+
+def _health(ending: str, model: str, servers: str) -> dict[str, str]:
+    path = f"/healthz{ending}"
+    return {"path": path, "pattern": f"^{re.escape(path)}{_END}", "model": model, "set": servers}
 
 
 def _any(models: list[str]) -> str:

@@ -121,7 +121,7 @@ metrics:
   type: list
   elements: dict
 health:
-  description: C(path) that says whether C(set) answers for C(model).
+  description: C(path) that says whether C(set) answers for C(model), and the C(pattern) of this path alone.
   returned: success
   type: list
   elements: dict

@@ -147,6 +147,15 @@ def test_each_named_server_has_its_own_health_and_metrics() -> None:
     assert [one["path"] for one in planned(ONE, opened=["metrics"]).metrics] == [METRICS]
 
 
+def test_only_the_health_checks_themselves_are_not_counted() -> None:
+    """nginx looks at no password there, and on every other path it does."""
+    patterns = [one["pattern"] for one in planned(FIRST, SECOND).health]
+    for path in ("/healthz", "/healthz/first", "/healthz/second"):
+        assert [bool(re.search(pattern, path)) for pattern in patterns].count(True) == 1
+    for path in ("/healthzx", "/healthz/", "/healthz/third", "/healthz/firstx", "/HEALTHZ", "/healthz\n", "/x/healthz"):
+        assert not any(re.search(pattern, path) for pattern in patterns), path
+
+
 GOOD: dict[str, Any] = {
     "instances": [ONE],
     "port": 8443,
