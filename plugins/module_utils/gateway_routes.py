@@ -116,8 +116,8 @@ def _health(ending: str, model: str, servers: str) -> dict[str, str]:
 
 
 def _any(models: list[str]) -> str:
-    """Return a pattern of nginx for these names, which have letters, digits, underscores, hyphens and dots."""
-    return "(?:" + "|".join(model.replace(".", "[.]") for model in models) + ")"
+    """Return a pattern of nginx for these names."""
+    return "(?:" + "|".join(map(re.escape, models)) + ")"
 
 
 def _rest_routes(models: list[str], opened: set[str]) -> list[dict[str, str]]:
