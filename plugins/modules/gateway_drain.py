@@ -69,6 +69,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gatewa
     RUN,
     SITE,
     is_active,
+    make_directory,
     master_pid,
     open_connections,
     workers,
@@ -120,7 +121,7 @@ def main() -> None:
     open_requests = 0
     if not module.check_mode:
         if drained:
-            RUN.mkdir(mode=0o755, exist_ok=True)
+            make_directory(RUN)
             flag.touch()
             open_requests = wait(params["ports"], params["timeout_seconds"])
         elif flag.exists():

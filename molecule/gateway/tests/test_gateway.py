@@ -22,7 +22,7 @@ CREDENTIALS = f"{USER}:{PASSWORD}"
 PREDICT = "/v1/models/MLP:predict"
 GATEWAY = str(PROJECT / "molecule/gateway/gateway.yml")
 SECRETS_PATH = "/etc/nginx/tfserving-gateway"
-LOG = "/var/log/nginx/tfserving-gateway.log"
+LOG = "/var/log/tfserving-gateway/access.log"
 
 
 def address(host) -> str:
@@ -191,6 +191,21 @@ def test_key_and_users_are_roots(host):
         assert found.stdout == ""
     assert PASSWORD not in host.check_output(f"cat {LOG}")
     assert host.check_output("ls -A /run/tfserving-gateway") == ""
+
+
+def test_log_is_for_root_and_adm_alone_also_after_rotation(host, stranger):
+    """Debian's rotation of nginx's other logs is in the same run, and has the workers own all logs."""
+    for rotation in range(2):
+        file = host.file(LOG)
+        assert (file.user, file.group, file.mode) == ("root", "adm", 0o640)
+        deadline = time.monotonic() + 10
+        while f'"GET /rotation-{rotation} ' not in host.check_output(f"cat {LOG}"):
+            assert time.monotonic() < deadline
+            stranger.get(f"/rotation-{rotation}")
+        if not rotation:
+            host.check_output("logrotate --force /etc/logrotate.conf")
+    assert '"GET /rotation-0 ' not in host.check_output(f"cat {LOG}")
+    assert host.file(f"{LOG}.1").mode == 0o640
 
 
 # From here on debian12 is told something else, test by test, and is as before in the end.
