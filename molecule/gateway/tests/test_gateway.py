@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -168,6 +169,22 @@ def test_ports_of_the_server_answer_the_host_alone(host, on, port):
     assert on("infra").run(f"python3 -c '{ASK}' {address(host)} 8443").rc == 0
 
 
+def exposure(host) -> float:
+    text = host.check_output("systemd-analyze security --no-pager nginx.service")
+    return float(re.findall(r"Overall exposure level for \S+: ([0-9.]+)", text)[0])
+
+
+def is_hardened(host) -> bool:
+    """Return whether the process that runs is."""
+    pid = host.check_output("systemctl show --property=MainPID --value nginx.service")
+    return "NoNewPrivs:\t1" in host.check_output(f"cat /proc/{pid}/status")
+
+
+def test_nginx_is_hardened(host):
+    assert exposure(host) <= 3.0
+    assert is_hardened(host)
+
+
 def test_example_site_of_debian_is_gone(host):
     assert not host.socket("tcp://80").is_listening
 
@@ -232,9 +249,16 @@ def tls(tmp_path_factory) -> Path:
     return folder
 
 
+FOREIGN = "/etc/nginx/conf.d/foreign.conf"
+
+
 @pytest.fixture(scope="module")
-def mutual(play_gateway, tls):
-    """Play debian12 with a certificate that is given, clients with certificates, everything open, few requests."""
+def mutual(play_gateway, on, tls):
+    """Play debian12 with a certificate that is given, clients with certificates, everything open, few requests.
+
+    And with a site of somebody else.
+    """
+    on("debian12").check_output(f"echo 'server {{ listen 127.0.0.1:8081; return 200; }}' > {FOREIGN}")
     variables = {
         "tfserving_gateway_tls_self_signed": False,
         "tfserving_gateway_tls_certificate": str(tls / "server.crt"),
@@ -305,6 +329,14 @@ def test_too_many_requests_are_refused(client):
         assert "429" in client.codes(path), path
     assert set(client.codes("/healthz?[1-60]")) == {"200"}
     time.sleep(1)
+
+
+def test_nginx_is_not_hardened_beside_another_site(mutual, on):
+    _, played = mutual
+    assert f"nginx is not hardened, as it serves more than the gateway: {FOREIGN}" in played.words
+    assert exposure(on("debian12")) > 9
+    assert not is_hardened(on("debian12"))
+    assert on("debian12").run(f"python3 -c '{ASK}' 127.0.0.1 8081").rc == 0
 
 
 def test_second_run_changes_nothing(mutual, play_gateway):
@@ -386,8 +418,10 @@ class Stream:
 def test_restart_lets_open_requests_end_and_refuses_new_ones(play_gateway, on, gateway_on, tmp_path):
     """Also takes debian12 back to the scenario's variables, apart from the one that restarts the server."""
     host = on("debian12")
+    host.check_output(f"rm {FOREIGN}")
     played = play_gateway("debian12", playbook=GATEWAY)
     assert not played.failed, played.text
+    assert is_hardened(host)
     assert not host.file(f"{SECRETS_PATH}/client_ca.pem").exists
     body = tmp_path / "long"
     body.write_text(json.dumps(rest_body("MLP", [blank()] * 500)))
