@@ -25,6 +25,7 @@ RUN = Path("/run/tfserving-gateway")
 # There from before the first file is replaced until nginx has taken them all: a run that is cut leaves it to the next.
 PENDING = RUN / "reload"
 SITE = "tfserving-gateway"
+SITE_PATH = ROOT / "conf.d" / f"{SITE}.conf"
 # Not in /var/log/nginx, whose files Debian's logrotate has the workers own.
 LOG = Path("/var/log/tfserving-gateway/access.log")
 # What the servers last said of their health. nginx makes the directory.

@@ -225,13 +225,11 @@ def main() -> None:
     hardened = [File(DROP_IN, hardening)] if site and hardening else []
     there = [name for name in (*SHOWN, *SECRETS) if (ROOT / name).exists()]
     others: list[str] = []
-    if not Path(NGINX).exists():
+    if site and not Path(NGINX).exists():
         # In check mode on a fresh host; otherwise the role has installed it.
-        files = [File(ROTATION, module.params["rotation"]), File(CONF, site), *hardened] if site else []
-        names = [file.path for file in files]
-        module.exit_json(
-            changed=bool(site), files=[str(ROOT / name) for name in names], other_sites=[], diff=shown(files, [])
-        )
+        files = [File(ROTATION, module.params["rotation"]), File(CONF, site), *hardened]
+        names = [str(ROOT / file.path) for file in files]
+        module.exit_json(changed=True, files=names, other_sites=[], diff=shown(files, []))
     if not (site or there or PENDING.exists()):
         module.exit_json(changed=False, files=[], other_sites=[], diff=[])
     try:
@@ -242,15 +240,16 @@ def main() -> None:
             )
         every = wanted(module.params)
         unused = unused_default_site() if site else []
-        with staged(every, [name for name in there if name not in [file.path for file in every]]) as stage:
-            own = [str(ROOT / name) for name in (CONF, *unused)]
-            others = [name for name in sites(check(stage)) if name not in own]
-            if not others:
-                every += hardened
-            changed = [file for file in every if file.differs()]
-            stale = [name for name in there if name not in [file.path for file in every]]
-            if hardened and not others and (changed or stale):
-                check(stage, hardening)
+        if Path(NGINX).exists():  # else somebody has taken it off the host, and what we wrote is to go
+            with staged(every, [name for name in there if name not in [file.path for file in every]]) as stage:
+                own = [str(ROOT / name) for name in (CONF, *unused)]
+                others = [name for name in sites(check(stage)) if name not in own]
+                if hardened and not others:
+                    every += hardened
+                    if any(file.differs() for file in every):
+                        check(stage, hardening)
+        changed = [file for file in every if file.differs()]
+        stale = [name for name in there if name not in [file.path for file in every]]
         names = [*(file.path for file in changed), *stale, *unused]
         if site and not has_log():
             names.append(str(LOG))

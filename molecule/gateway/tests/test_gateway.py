@@ -475,14 +475,17 @@ def test_health_says_that_the_server_is_down(on, gateway_on):
         host.check_output(f"systemctl start {UNIT}")
 
 
-def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on, digits):
-    host = on("debian12")
-    instances = [
+SEVERAL = {
+    "tfserving_service_instances": [
         {"name": "both", "port": 8500, "rest_api_port": 8501},
         {"name": "one", "port": 8510, "rest_api_port": 8511, "models": ["MLP_custom"]},
     ]
-    variables = {"tfserving_service_instances": instances, "tfserving_gateway_open": ["predict", "metrics"]}
-    played = play_gateway("debian12", variables)
+}
+
+
+def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on, digits):
+    host = on("debian12")
+    played = play_gateway("debian12", {**SEVERAL, "tfserving_gateway_open": ["predict", "metrics"]})
     assert not played.failed, played.text
     gateway = gateway_on("debian12", credentials=CREDENTIALS)
 
@@ -506,18 +509,29 @@ def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on,
     assert statuses() == {"MLP": {503}, "MLP_custom": {200}}
     assert len(gateway.predict("MLP_custom", digits[:2], ("tfserving-model", "MLP_custom"))) == 2
     assert [gateway.get(path).status for path in ("/healthz", "/healthz/both", "/healthz/one")] == [503, 503, 200]
+    host.check_output(f"rm /run/tfserving-gateway/{UNIT}-both")
 
 
-def test_gateway_can_be_taken_away(play, on, tmp_path):
+def test_off_takes_the_gateway_away_and_opens_no_port(play_gateway, on):
+    """It was on before; the inventory says who reaches the servers directly, and it names nobody."""
     host = on("debian12")
-    playbook = tmp_path / "remove.yml"
-    role = {"name": "modelops.tensorflow_serving.tfserving_gateway", "tasks_from": "remove"}
-    task = {"name": "Remove the gateway", "ansible.builtin.include_role": role}
-    playbook.write_text(yaml.safe_dump([{"hosts": "debian12", "become": True, "gather_facts": False, "tasks": [task]}]))
-    for changed in (1, 0):
-        played = play(str(playbook))
-        assert not played.failed, played.text
-        assert played.changed() == changed
+    variables = {**SEVERAL, "tfserving_gateway_enabled": False}
+    checked = play_gateway("debian12", variables, "--check", playbook=GATEWAY)
+    assert (checked.failed, checked.changed()) == (False, 1)
+    assert host.socket("tcp://8443").is_listening
+    played = play_gateway("debian12", variables, "--diff")
+    assert not played.failed, played.text
+    assert played.changed() == 1
+    assert "--- before: /etc/nginx/conf.d/tfserving-gateway.conf" in played.text
+    assert "The gateway is off, and tfserving_service_allowed_networks names nobody." in played.words
+    again = play_gateway("debian12", variables, playbook=GATEWAY)
+    assert (again.failed, again.changed()) == (False, 0)
+
+    for port in (8443, 8500, 8501, 8510, 8511):
+        assert on("infra").run(f"python3 -c '{ASK}' {address(host)} {port}").rc != 0
+    assert host.service("nginx").is_running
     assert not host.socket("tcp://8443").is_listening
-    assert not host.file(SECRETS_PATH).exists
-    assert host.check_output("ls /etc/nginx/conf.d") == ""
+    for path in (SECRETS_PATH, "/etc/logrotate.d/tfserving-gateway", "/run/tfserving-gateway"):
+        assert not host.file(path).exists
+    assert host.check_output("ls /etc/nginx/conf.d /etc/systemd/system/nginx.service.d | grep tfserving || true") == ""
+    assert host.check_output(f"stat --format=%a {LOG}") == "640"

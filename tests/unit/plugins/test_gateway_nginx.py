@@ -190,6 +190,15 @@ def test_off_starts_no_nginx_that_somebody_has_stopped(host: Host) -> None:
 
 
 @needs_root
+def test_off_is_also_for_a_host_without_nginx(host: Host) -> None:
+    host.play()
+    host.active = False
+    (host.path / "bin").unlink()
+    assert host.play(**OFF)["changed"]
+    assert (host.called, host.files()) == (["daemon-reload"], {"log/access.log"})
+
+
+@needs_root
 @pytest.mark.parametrize("fails", ["restart", "daemon-reload"])
 def test_what_was_is_put_back_where_nginx_does_not_restart(host: Host, fails: str) -> None:
     host.play(hardening="")
