@@ -41,6 +41,8 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
+
 _BARE = re.compile(r"[A-Za-z0-9._:/@=-]+")
 
 
@@ -50,8 +52,8 @@ def nginx_word(text: str, pattern: bool = False) -> str:
     Source: ngx_conf_read_token() in nginx's src/core/ngx_conf_file.c. Between double quotes it knows the backslash
     before itself and a quote, and no way to write a dollar sign that starts no variable.
     """
-    if not text.isprintable():
-        raise AnsibleFilterError(f"{text!r} has characters that cannot be printed, and cannot be told to nginx")
+    for problem in control_characters("A value of nginx's configuration", text):
+        raise AnsibleFilterError(problem)
     if "$" in text and not pattern:
         raise AnsibleFilterError(f"{text!r} has a dollar sign, which would start a variable of nginx")
     return text if _BARE.fullmatch(text) else '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'

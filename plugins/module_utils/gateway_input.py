@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import Server
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
 
 # What the role's numbers may be, and what null stands for where it may be given. Sources: nginx's modules limit_req
 # (rate and burst begin at 1), limit_conn (1 to 65535), core (client_max_body_size 0 is no limit at all). The most are
@@ -66,7 +67,7 @@ def access_problems(params: dict[str, Any], limits: dict[str, int | None]) -> li
             "number, such as 100000, or use tfserving_gateway_client_ca without tfserving_gateway_users."
         )
     for user, password in users.items():
-        if not re.fullmatch(r"[^:\s#][^:]*", str(user)) or not str(user).isprintable():
+        if not re.fullmatch(r"[^:\s#][^:]*", str(user)) or control_characters("", str(user)):
             problems.append(f"tfserving_gateway_users: {user!r} cannot be the name of a user; it may hold no colon.")
         if not isinstance(password, str) or not password or not password.isprintable():
             problems.append(f"tfserving_gateway_users: the password of {user!r} has to be text on one line, not empty.")
@@ -82,7 +83,9 @@ def tls_problems(params: dict[str, Any]) -> list[str]:
         return []
     if params["files_on_host"]:
         # Not shown: a path that is none may be the key itself.
-        unfit = [name for name in given if not re.fullmatch(r"/[^$]*", params[name]) or not params[name].isprintable()]
+        unfit = [
+            name for name in given if not re.fullmatch(r"/[^$]*", params[name]) or control_characters("", params[name])
+        ]
         if unfit:
             return [
                 f"tfserving_gateway_tls_{name} has to be an absolute path on the host with "

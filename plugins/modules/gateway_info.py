@@ -153,6 +153,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.parameters import remove_values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_input import (
     access_problems,
@@ -219,12 +220,13 @@ def main() -> None:
     problems += file_problems(params)
     if problems:
         module.fail_json(msg="\n".join(problems))
-    module.exit_json(
-        changed=False,
-        limits=limits,
-        has_ipv6=Path("/proc/net/if_inet6").exists(),
-        **asdict(plan(servers, params["open"], params["metrics_path"])),
-    )
+    result = {"limits": limits, **asdict(plan(servers, params["open"], params["metrics_path"]))}
+    if remove_values(result, module.no_log_values) != result:
+        module.fail_json(
+            msg="A password of tfserving_gateway_users is a word of the gateway's configuration, such as models, where "
+            "Ansible would hide it; choose a long random one."
+        )
+    module.exit_json(changed=False, has_ipv6=Path("/proc/net/if_inet6").exists(), **result)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,8 @@ GIVEN = {"self_signed": False, "files_on_host": True, "certificate": "/a.crt", "
         ({"allow_anonymous": True}, "tfserving_gateway_users is set"),
         ({"users": {"a:b": "the secret"}}, "it may hold no colon"),
         ({"users": {"clinic": "the secret\nx"}}, "text on one line"),
+        ({"users": {"clinic": "models"}}, "choose a long random one"),
+        ({"users": {"clinic": "16"}}, "choose a long random one"),
         ({"users": {"clinic": ""}}, "text on one line"),
         ({"users": {"a\u2028b": "the secret"}}, "cannot be the name"),
         ({"limits": {**LIMITS, "client_requests_per_second": None}}, "passwords could be guessed without limit"),
