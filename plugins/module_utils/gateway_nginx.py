@@ -25,6 +25,11 @@ RUN = Path("/run/tfserving-gateway")
 # There from before the first file is replaced until nginx has taken them all: a run that is cut leaves it to the next.
 PENDING = RUN / "reload"
 SITE = "tfserving-gateway"
+SITE_PATH = ROOT / "conf.d" / f"{SITE}.conf"
+# Not in /var/log/nginx, whose files Debian's logrotate has the workers own.
+LOG = Path("/var/log/tfserving-gateway/access.log")
+# What the servers last said of their health. nginx makes the directory.
+HEALTH = Path("/run/tfserving-gateway-health")
 TAKE_SECONDS = 10
 
 
@@ -34,7 +39,7 @@ class NginxError(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """A file as it has to be: path below /etc/nginx, owner always root."""
+    """A file as it has to be: path below /etc/nginx, or from the root on; owner always root."""
 
     path: str
     content: str
@@ -54,8 +59,17 @@ class File:
     def write(self, root: Path) -> None:
         """Make it like this."""
         path = root / self.path
-        path.parent.mkdir(mode=0o755, exist_ok=True)
+        make_directory(path.parent)
         replace_file(path, self.content.encode(), self.mode, 0, grp.getgrnam(self.group).gr_gid)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that everybody may look into, as nginx's workers have to, whatever this process's umask is."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    path.chmod(0o755)
 
 
 def _group(status: os.stat_result) -> str:
@@ -84,12 +98,14 @@ def includes_conf_d(root: Path = ROOT) -> bool:
 def staged(files: list[File], removed: list[str], root: Path = ROOT, run: Path = RUN) -> Iterator[Path]:
     """Give a directory that is /etc/nginx as it will be: the host's own files by links, ours as they are to be.
 
-    It lies in memory and is root's alone, as there are keys in it.
+    It lies in memory and is root's alone, as there are keys in it. What nginx makes when it looks at our site is made
+    in there: our log, and the directory for the servers' health.
     """
-    run.mkdir(mode=0o755, exist_ok=True)
+    make_directory(run)
     stage = Path(tempfile.mkdtemp(dir=run, prefix="stage-"))
     try:
-        ours = {file.path for file in files} | set(removed)
+        files = [file for file in files if not file.path.startswith("/")]
+        ours = {file.path for file in files} | {path for path in removed if not path.startswith("/")}
         folders = {Path(path).parent.name for path in ours}
         for entry in root.iterdir():
             if entry.name not in {"nginx.conf", *folders}:
@@ -99,28 +115,69 @@ def staged(files: list[File], removed: list[str], root: Path = ROOT, run: Path =
             for entry in root.glob(f"{folder}/*"):
                 if f"{folder}/{entry.name}" not in ours:
                     (stage / folder / entry.name).symlink_to(entry)
-        for file in files:
-            (stage / file.path).write_text(_moved(file.content, folders, root, stage))
-        (stage / "nginx.conf").write_text(_moved((root / "nginx.conf").read_text(), folders, root, stage))
+        moved = {str(LOG): f"{stage}/{LOG.name}", str(HEALTH): f"{stage}/{HEALTH.name}"}
+        moved.update((f"{root}/{folder}/", f"{stage}/{folder}/") for folder in folders)
+        texts = {file.path: file.content for file in files}
+        for name, text in {**texts, "nginx.conf": (root / "nginx.conf").read_text()}.items():
+            for there, here in moved.items():
+                text = text.replace(there, here)
+            (stage / name).write_text(text)
         yield stage
     finally:
         shutil.rmtree(stage)
 
 
-def _moved(text: str, folders: set[str], root: Path, stage: Path) -> str:
-    """Return the text with what lies in our folders looked for in the stage."""
-    for folder in folders:
-        text = text.replace(f"{root}/{folder}/", f"{stage}/{folder}/")
-    return text
+def check(stage: Path, drop_in: str = "") -> str:
+    """Return the whole configuration that is staged, with a line before each file that names it (nginx -T).
 
-
-def check(stage: Path) -> None:
-    """Raise NginxError where nginx would not start with what is staged."""
+    Raises NginxError where nginx would not start with it, within what the lines of a drop-in of its unit allow.
+    """
+    command = [NGINX, "-T", "-q", "-c", str(stage / "nginx.conf")]
+    if drop_in:
+        settings = [f"--property={line}" for line in drop_in.splitlines() if re.match("[A-Za-z]", line)]
+        command = ["/usr/bin/systemd-run", "--quiet", "--pipe", "--wait", "--collect", *settings, *command]
     done = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
-        [NGINX, "-t", "-q", "-c", str(stage / "nginx.conf")], capture_output=True, text=True, check=False
+        command, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise NginxError(done.stderr.strip().replace(str(stage), str(ROOT)))
+        words = done.stderr.strip().replace(str(stage), str(ROOT))
+        hint = "Hardened, nginx would not start; tfserving_gateway_hardening_enabled: false leaves it as it is.\n"
+        raise NginxError(f"{hint if drop_in else ''}{words}")
+    return done.stdout.replace(str(stage), str(ROOT))
+
+
+_SITE = re.compile(r"(?:^|[\s;{}])(?:server|stream|mail)\s*\{")
+
+
+def sites(configuration: str) -> list[str]:
+    """Return the files of a whole configuration that make nginx serve something."""
+    parts = re.split(r"^# configuration file (.+):$", configuration, flags=re.MULTILINE)
+    found = {name: re.sub(r"(?m)(^|[\s;{}])#.*$", r"\1", text) for name, text in zip(parts[1::2], parts[2::2])}
+    return [name for name, text in found.items() if _SITE.search(text)]
+
+
+def has_log() -> bool:
+    """Return whether the log is there, the group adm's, and others cannot read it.
+
+    Its owner is root until nginx is told to open its logs again (USR1): then it gives them to its workers.
+    """
+    try:
+        status = LOG.stat()
+    except OSError:
+        return False
+    return (status.st_mode & 0o7777, _group(status)) == (0o640, "adm")
+
+
+def make_log(old: Path = Path("/var/log/nginx/tfserving-gateway.log")) -> None:
+    """Make it so, before nginx makes it for everybody to read. What 0.1 has logged elsewhere comes along."""
+    adm = grp.getgrnam("adm").gr_gid
+    make_directory(LOG.parent)
+    os.chown(LOG.parent, 0, adm)
+    for path in old.parent.glob(f"{old.name}*"):
+        path.replace(LOG.with_name(path.name.replace(old.name, LOG.name)))
+    LOG.touch(mode=0o640)
+    LOG.chmod(0o640)
+    os.chown(LOG, 0, adm)
 
 
 def workers(master: int) -> set[int]:
@@ -154,15 +211,25 @@ def _systemctl(*arguments: str) -> str:
     return done.stdout
 
 
-def reload_or_start(error_log: Path = Path("/var/log/nginx/error.log")) -> None:
-    """Have nginx take its configuration, and return when it has. Raises NginxError.
+def reload_units() -> None:
+    """Have systemd read its units again."""
+    _systemctl("daemon-reload")
+
+
+def start() -> None:
+    """Start nginx where it does not run. Raises NginxError."""
+    _systemctl("start", "nginx.service")
+
+
+def take(restart: bool, error_log: Path = Path("/var/log/nginx/error.log")) -> None:
+    """Have nginx take its configuration, and its unit where it restarts, and return when it has. Raises NginxError.
 
     A reload that cannot bind a port ends well for systemctl, and the old workers go on: new ones are what shows.
     """
     mark = error_log.stat().st_size if error_log.exists() else 0
-    if not is_active():
+    if restart or not is_active():
         try:
-            _systemctl("start", "nginx.service")
+            _systemctl("restart", "nginx.service")
         except NginxError as error:
             raise NginxError("\n".join([str(error), *_emergencies(error_log, mark)])) from error
         return

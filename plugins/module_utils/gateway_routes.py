@@ -94,10 +94,10 @@ def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Pla
     made.grpc_default = use(_for_any_model(servers))
     first = servers[0].models[0]
     asked = [one for one in servers if first in one.models]
-    made.health.append({"path": "/healthz", "model": first, "set": use(asked)})
+    made.health.append(_health("", first, use(asked)))
     for one in servers:
         if one.name:
-            made.health.append({"path": f"/healthz/{one.name}", "model": one.models[0], "set": use([one])})
+            made.health.append(_health(f"/{one.name}", one.models[0], use([one])))
         if "metrics" in opened:
             path = f"{metrics_path.rstrip('/')}/{one.name}" if one.name else metrics_path
             made.metrics.append({"path": path, "set": use([one])})
@@ -110,9 +110,14 @@ def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Pla
     return made
 
 
+def _health(ending: str, model: str, servers: str) -> dict[str, str]:
+    path = f"/healthz{ending}"
+    return {"path": path, "pattern": f"^{re.escape(path)}{_END}", "model": model, "set": servers}
+
+
 def _any(models: list[str]) -> str:
-    """Return a pattern of nginx for these names, which have letters, digits, underscores, hyphens and dots."""
-    return "(?:" + "|".join(model.replace(".", "[.]") for model in models) + ")"
+    """Return a pattern of nginx for these names."""
+    return "(?:" + "|".join(map(re.escape, models)) + ")"
 
 
 def _rest_routes(models: list[str], opened: set[str]) -> list[dict[str, str]]:
@@ -140,83 +145,3 @@ def _for_any_model(servers: list[Server]) -> list[Server]:
     """
     every = {model for one in servers for model in one.models}
     return [one for one in servers if set(one.models) == every] or servers[:1]
-
-
-_HASH = re.compile(r"\$(?:apr1|5|6|y|2[aby])\$.+")
-
-
-def is_hash(password: str) -> bool:
-    """Return whether it is a hash that nginx can check, not a password."""
-    return bool(_HASH.fullmatch(password))
-
-
-def access_problems(params: dict[str, Any]) -> list[str]:
-    """Return what is wrong with who may ask, without any secret."""
-    users, anonymous = params["users"], params["allow_anonymous"]
-    ways = [name for name, there in (("users", users), ("client_ca", params["client_ca"])) if there]
-    problems = []
-    if not ways and not anonymous:
-        problems.append(
-            "Nobody has said who may ask through the gateway. Set tfserving_gateway_users (passwords), "
-            "tfserving_gateway_client_ca (certificates) or both, which then takes both; or let everybody ask with "
-            "tfserving_gateway_allow_anonymous: true."
-        )
-    if ways and anonymous:
-        problems.append(
-            f"tfserving_gateway_allow_anonymous is true and tfserving_gateway_{ways[0]} is set; take one of them out."
-        )
-    for user, password in users.items():
-        if not re.fullmatch(r"[^:\s\x00-\x1f#][^:\x00-\x1f]*", str(user)):
-            problems.append(f"tfserving_gateway_users: {user!r} cannot be the name of a user; it may hold no colon.")
-        if not isinstance(password, str) or not password or not password.isprintable():
-            problems.append(f"tfserving_gateway_users: the password of {user} has to be text on one line, not empty.")
-    return problems
-
-
-def tls_problems(params: dict[str, Any]) -> list[str]:
-    """Return what is wrong with where the certificate comes from."""
-    given = [name for name in ("certificate", "key") if params[name]]
-    if params["self_signed"] and given:
-        return [f"tfserving_gateway_tls_self_signed is true and tfserving_gateway_tls_{given[0]} is set; take one out."]
-    if params["self_signed"]:
-        return []
-    if len(given) == 1:
-        return [f"tfserving_gateway_tls_{given[0]} is set alone; set certificate and key, or neither of them."]
-    if not given:
-        return [
-            "The gateway has no certificate. Set tfserving_gateway_tls_certificate and tfserving_gateway_tls_key, or, "
-            "for a lab, tfserving_gateway_tls_self_signed: true."
-        ]
-    return []
-
-
-def route_problems(params: dict[str, Any], servers: list[Server]) -> list[str]:
-    """Return what is wrong with ports, names and servers."""
-    port = params["port"]
-    problems = []
-    if not 1 <= port <= 65535:
-        problems.append(f"tfserving_gateway_port is {port}; it has to be from 1 to 65535.")
-    problems += [
-        f"tfserving_gateway_port is {port}, a port of {one.unit}; give the gateway another."
-        for one in servers
-        if port in (one.port, one.rest_api_port)
-    ]
-    problems += [
-        f"{one.unit} serves no model, so the gateway has nothing to send there; take it from "
-        "tfserving_service_instances or give it models."
-        for one in servers
-        if not one.models
-    ]
-    if not params["names"]:
-        problems.append("tfserving_gateway_names is empty; list the names that clients call the gateway by.")
-    problems += [
-        f"tfserving_gateway_names: {name!r} is neither a host's name nor an address."
-        for name in params["names"]
-        if not re.fullmatch(r"[A-Za-z0-9.:-]+", name)
-    ]
-    if params["server_client_verify"]:
-        problems.append(
-            "tfserving_service_ssl.client_verify is true, and the gateway has no certificate to show to the server. "
-            "Take it out; tfserving_gateway_client_ca checks the clients' certificates."
-        )
-    return problems

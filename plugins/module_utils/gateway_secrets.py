@@ -15,8 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import Iterable
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import is_hash
-
 OPENSSL = "/usr/bin/openssl"
 # The fewest rounds that crypt knows, as nginx computes the hash anew for each request: about 0.5 ms, and with the usual
 # 5000 five times that. That makes a short password easy to guess for who has the file, and takes nothing from a long
@@ -42,6 +40,13 @@ def openssl(*arguments: str, stdin: str = "") -> str:
 
 
 # Passwords
+
+_HASH = re.compile(r"\$(?:apr1|5|6|y|2[aby])\$.+")
+
+
+def is_hash(password: str) -> bool:
+    """Return whether it is a hash that nginx can check, not a password."""
+    return bool(_HASH.fullmatch(password))
 
 
 def password_file(users: dict[str, str], old: str) -> str:

@@ -23,6 +23,11 @@ options:
     type: list
     elements: str
     default: []
+  gateway_enabled:
+    description:
+      - Whether the inventory says that nginx stands in front of the servers. A host that has the gateway's site, and of
+        which nothing is said, is a mistake, as the default networks would open the servers behind the gateway's back.
+    type: bool
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -54,6 +59,7 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_nginx import SITE_PATH
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import (
     allowed_networks,
     private_networks,
@@ -80,8 +86,17 @@ def systemd_enforces(module: AnsibleModule) -> bool:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"networks": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
+        argument_spec={
+            "networks": {"type": "list", "elements": "str", "default": []},
+            "gateway_enabled": {"type": "bool"},
+        },
+        supports_check_mode=True,
     )
+    if module.params["gateway_enabled"] is None and SITE_PATH.exists():
+        module.fail_json(
+            msg="This host has a gateway, and tfserving_gateway_enabled is not set. Set it to true to keep it. "
+            "false takes it off; then those reach the servers whom tfserving_service_allowed_networks names."
+        )
     try:
         networks = allowed_networks(module.params["networks"], private_networks())
     except ValueError as error:

@@ -65,10 +65,10 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_nginx import (
-    ROOT,
     RUN,
-    SITE,
+    SITE_PATH,
     is_active,
+    make_directory,
     master_pid,
     open_connections,
     workers,
@@ -115,12 +115,12 @@ def main() -> None:
     params = module.params
     flag = RUN / params["unit"]
     # Where there is no gateway yet there is nobody to keep out.
-    drained = params["drained"] and (ROOT / "conf.d" / f"{SITE}.conf").exists() and is_active()
+    drained = params["drained"] and SITE_PATH.exists() and is_active()
     changed = flag.exists() is not drained
     open_requests = 0
     if not module.check_mode:
         if drained:
-            RUN.mkdir(mode=0o755, exist_ok=True)
+            make_directory(RUN)
             flag.touch()
             open_requests = wait(params["ports"], params["timeout_seconds"])
         elif flag.exists():

@@ -66,6 +66,12 @@ options:
     description: Whether everybody may ask.
     type: bool
     default: false
+  limits:
+    description:
+      - "The role's numbers: C(max_body_megabytes), C(client_requests_per_second), C(client_burst),
+        C(client_concurrent_requests), C(timeout_seconds) and C(drain_timeout_seconds)."
+    type: dict
+    required: true
   server_client_verify:
     description: Whether the servers take gRPC from clients with a certificate only.
     type: bool
@@ -82,6 +88,13 @@ EXAMPLES = r"""
     names: [models.example.com]
     self_signed: true
     users: "{{ vault_users }}"
+    limits:
+      max_body_megabytes: 16
+      client_requests_per_second: 1000
+      client_burst: 1000
+      client_concurrent_requests: 200
+      timeout_seconds: 35
+      drain_timeout_seconds: 30
   register: gateway
 """
 
@@ -121,10 +134,14 @@ metrics:
   type: list
   elements: dict
 health:
-  description: C(path) that says whether C(set) answers for C(model).
+  description: C(path) that says whether C(set) answers for C(model), and the C(pattern) of this path alone.
   returned: success
   type: list
   elements: dict
+limits:
+  description: The numbers as numbers, null for any.
+  returned: success
+  type: dict
 has_ipv6:
   description: Whether the host knows IPv6.
   returned: success
@@ -136,14 +153,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.parameters import remove_values
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import (
-    OPEN,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_input import (
     access_problems,
-    plan,
-    read_servers,
+    read_limits,
     route_problems,
     tls_problems,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import (
+    OPEN,
+    plan,
+    read_servers,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_secrets import (
     SecretError,
@@ -187,21 +208,25 @@ def main() -> None:
             "client_ca": {"type": "str", "default": ""},
             "users": {"type": "dict", "default": {}, "no_log": True},
             "allow_anonymous": {"type": "bool", "default": False},
+            "limits": {"type": "dict", "required": True},
             "server_client_verify": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     params = module.params
     servers = read_servers(params["instances"])
-    problems = [*access_problems(params), *tls_problems(params), *route_problems(params, servers)]
+    limits, problems = read_limits(params["limits"])
+    problems += [*access_problems(params, limits), *tls_problems(params), *route_problems(params, servers)]
     problems += file_problems(params)
     if problems:
         module.fail_json(msg="\n".join(problems))
-    module.exit_json(
-        changed=False,
-        has_ipv6=Path("/proc/net/if_inet6").exists(),
-        **asdict(plan(servers, params["open"], params["metrics_path"])),
-    )
+    result = {"limits": limits, **asdict(plan(servers, params["open"], params["metrics_path"]))}
+    if remove_values(result, module.no_log_values) != result:
+        module.fail_json(
+            msg="A password of tfserving_gateway_users is a word of the gateway's configuration, such as models, where "
+            "Ansible would hide it; choose a long random one."
+        )
+    module.exit_json(changed=False, has_ipv6=Path("/proc/net/if_inet6").exists(), **result)
 
 
 if __name__ == "__main__":

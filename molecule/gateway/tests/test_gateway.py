@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -22,7 +23,7 @@ CREDENTIALS = f"{USER}:{PASSWORD}"
 PREDICT = "/v1/models/MLP:predict"
 GATEWAY = str(PROJECT / "molecule/gateway/gateway.yml")
 SECRETS_PATH = "/etc/nginx/tfserving-gateway"
-LOG = "/var/log/nginx/tfserving-gateway.log"
+LOG = "/var/log/tfserving-gateway/access.log"
 
 
 def address(host) -> str:
@@ -131,10 +132,21 @@ def test_server_is_asked_for_the_path_that_was_let_through(host, gateway):
     assert "hidden-from-the-log" not in host.check_output(f"cat {LOG}")
 
 
-def test_health_is_for_everybody_and_one_word(stranger):
+def closed_connections(host) -> int:
+    """Return how many connections to the REST port the kernel still remembers, which it does for a minute."""
+    rows = map(str.split, host.check_output("cat /proc/net/tcp /proc/net/tcp6").splitlines())
+    return sum(row[3] == "06" and any(address.endswith(":2135") for address in row[1:3]) for row in rows)
+
+
+def test_health_is_for_everybody_and_one_word(host, stranger):
+    """And the server is not asked each time: whoever asks need not be somebody."""
     answer = stranger.get("/healthz")
     assert (answer.status, answer.text) == (200, "ok\n")
     assert stranger.get("/health-of-server").status == 404
+    before = closed_connections(host)
+    codes = stranger.codes("/healthz?[1-100]")
+    assert set(codes) == {"200"}
+    assert closed_connections(host) - before < 20
 
 
 def test_plain_http_and_old_tls_are_refused(stranger):
@@ -155,6 +167,22 @@ def test_ports_of_the_server_answer_the_host_alone(host, on, port):
     assert on("infra").run(f"python3 -c '{ASK}' {address(host)} {port}").rc != 0
     assert subprocess.run(["python3", "-c", ASK, address(host), str(port)], capture_output=True).returncode != 0
     assert on("infra").run(f"python3 -c '{ASK}' {address(host)} 8443").rc == 0
+
+
+def exposure(host) -> float:
+    text = host.check_output("systemd-analyze security --no-pager nginx.service")
+    return float(re.findall(r"Overall exposure level for \S+: ([0-9.]+)", text)[0])
+
+
+def is_hardened(host) -> bool:
+    """Return whether the process that runs is."""
+    pid = host.check_output("systemctl show --property=MainPID --value nginx.service")
+    return "NoNewPrivs:\t1" in host.check_output(f"cat /proc/{pid}/status")
+
+
+def test_nginx_is_hardened(host):
+    assert exposure(host) <= 3.0
+    assert is_hardened(host)
 
 
 def test_example_site_of_debian_is_gone(host):
@@ -182,6 +210,21 @@ def test_key_and_users_are_roots(host):
     assert host.check_output("ls -A /run/tfserving-gateway") == ""
 
 
+def test_log_is_for_root_and_adm_alone_also_after_rotation(host, stranger):
+    """Debian's rotation of nginx's other logs is in the same run, and has the workers own all logs."""
+    for rotation in range(2):
+        file = host.file(LOG)
+        assert (file.user, file.group, file.mode) == ("root", "adm", 0o640)
+        deadline = time.monotonic() + 10
+        while f'"GET /rotation-{rotation} ' not in host.check_output(f"cat {LOG}"):
+            assert time.monotonic() < deadline
+            stranger.get(f"/rotation-{rotation}")
+        if not rotation:
+            host.check_output("logrotate --force /etc/logrotate.conf")
+    assert '"GET /rotation-0 ' not in host.check_output(f"cat {LOG}")
+    assert host.file(f"{LOG}.1").mode == 0o640
+
+
 # From here on debian12 is told something else, test by test, and is as before in the end.
 
 
@@ -206,9 +249,16 @@ def tls(tmp_path_factory) -> Path:
     return folder
 
 
+FOREIGN = "/etc/nginx/conf.d/foreign.conf"
+
+
 @pytest.fixture(scope="module")
-def mutual(play_gateway, tls):
-    """Play debian12 with a certificate that is given, clients with certificates, everything open, few requests."""
+def mutual(play_gateway, on, tls):
+    """Play debian12 with a certificate that is given, clients with certificates, everything open, few requests.
+
+    And with a site of somebody else.
+    """
+    on("debian12").check_output(f"echo 'server {{ listen 127.0.0.1:8081; return 200; }}' > {FOREIGN}")
     variables = {
         "tfserving_gateway_tls_self_signed": False,
         "tfserving_gateway_tls_certificate": str(tls / "server.crt"),
@@ -269,18 +319,24 @@ def test_what_is_opened_is_answered(client):
 
 
 def test_too_many_requests_are_refused(client):
-    """curl asks again and again over one connection; health checks are not counted."""
-    url = "https://debian12:8443/v1/models/MLP?[1-60]"
-    command = ["curl", "--silent", "--cacert", str(client.trusted), "--resolve", f"debian12:8443:{client.address}"]
-    command += ["--user", CREDENTIALS, "--cert", str(client.certificate), "--key", str(client.key)]
-    command += ["--output", "/dev/null", "--write-out", "%{http_code}\n"]
-    codes = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout.split()
-    assert set(codes) == {"200", "429"}
+    """Health checks are not counted, and wrong passwords are on every path, however near it is to theirs."""
+    assert set(client.codes("/v1/models/MLP?[1-60]")) == {"200", "429"}
     answer = client.get("/v1/models/MLP")
     assert answer.status == 429
     assert "retry-after: 1" in answer.headers
-    assert client.get("/healthz").status == 200
+    client.credentials = f"{USER}:wrong"
+    for path in ("/healthz[1-20]", "/healthz/[1-20]", "/HEALTHZ?[1-20]", "/[1-20]"):
+        assert "429" in client.codes(path), path
+    assert set(client.codes("/healthz?[1-60]")) == {"200"}
     time.sleep(1)
+
+
+def test_nginx_is_not_hardened_beside_another_site(mutual, on):
+    _, played = mutual
+    assert f"nginx is not hardened, as it serves more than the gateway: {FOREIGN}" in played.words
+    assert exposure(on("debian12")) > 9
+    assert not is_hardened(on("debian12"))
+    assert on("debian12").run(f"python3 -c '{ASK}' 127.0.0.1 8081").rc == 0
 
 
 def test_second_run_changes_nothing(mutual, play_gateway):
@@ -362,8 +418,10 @@ class Stream:
 def test_restart_lets_open_requests_end_and_refuses_new_ones(play_gateway, on, gateway_on, tmp_path):
     """Also takes debian12 back to the scenario's variables, apart from the one that restarts the server."""
     host = on("debian12")
+    host.check_output(f"rm {FOREIGN}")
     played = play_gateway("debian12", playbook=GATEWAY)
     assert not played.failed, played.text
+    assert is_hardened(host)
     assert not host.file(f"{SECRETS_PATH}/client_ca.pem").exists
     body = tmp_path / "long"
     body.write_text(json.dumps(rest_body("MLP", [blank()] * 500)))
@@ -410,20 +468,24 @@ def test_health_says_that_the_server_is_down(on, gateway_on):
     host, gateway = on("debian12"), gateway_on("debian12", credentials=CREDENTIALS)
     host.check_output(f"systemctl stop {UNIT}")
     try:
+        time.sleep(1)  # so old may an answer be
         assert gateway.get("/healthz").status == 503
         assert gateway.post(PREDICT, rest_body("MLP", [blank()])).status == 503
     finally:
         host.check_output(f"systemctl start {UNIT}")
 
 
-def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on, digits):
-    host = on("debian12")
-    instances = [
+SEVERAL = {
+    "tfserving_service_instances": [
         {"name": "both", "port": 8500, "rest_api_port": 8501},
         {"name": "one", "port": 8510, "rest_api_port": 8511, "models": ["MLP_custom"]},
     ]
-    variables = {"tfserving_service_instances": instances, "tfserving_gateway_open": ["predict", "metrics"]}
-    played = play_gateway("debian12", variables)
+}
+
+
+def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on, digits):
+    host = on("debian12")
+    played = play_gateway("debian12", {**SEVERAL, "tfserving_gateway_open": ["predict", "metrics"]})
     assert not played.failed, played.text
     gateway = gateway_on("debian12", credentials=CREDENTIALS)
 
@@ -447,18 +509,29 @@ def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on,
     assert statuses() == {"MLP": {503}, "MLP_custom": {200}}
     assert len(gateway.predict("MLP_custom", digits[:2], ("tfserving-model", "MLP_custom"))) == 2
     assert [gateway.get(path).status for path in ("/healthz", "/healthz/both", "/healthz/one")] == [503, 503, 200]
+    host.check_output(f"rm /run/tfserving-gateway/{UNIT}-both")
 
 
-def test_gateway_can_be_taken_away(play, on, tmp_path):
+def test_off_takes_the_gateway_away_and_opens_no_port(play_gateway, on):
+    """It was on before; the inventory says who reaches the servers directly, and it names nobody."""
     host = on("debian12")
-    playbook = tmp_path / "remove.yml"
-    role = {"name": "modelops.tensorflow_serving.tfserving_gateway", "tasks_from": "remove"}
-    task = {"name": "Remove the gateway", "ansible.builtin.include_role": role}
-    playbook.write_text(yaml.safe_dump([{"hosts": "debian12", "become": True, "gather_facts": False, "tasks": [task]}]))
-    for changed in (1, 0):
-        played = play(str(playbook))
-        assert not played.failed, played.text
-        assert played.changed() == changed
+    variables = {**SEVERAL, "tfserving_gateway_enabled": False}
+    checked = play_gateway("debian12", variables, "--check", playbook=GATEWAY)
+    assert (checked.failed, checked.changed()) == (False, 1)
+    assert host.socket("tcp://8443").is_listening
+    played = play_gateway("debian12", variables, "--diff")
+    assert not played.failed, played.text
+    assert played.changed() == 1
+    assert "--- before: /etc/nginx/conf.d/tfserving-gateway.conf" in played.text
+    assert "The gateway is off, and tfserving_service_allowed_networks names nobody." in played.words
+    again = play_gateway("debian12", variables, playbook=GATEWAY)
+    assert (again.failed, again.changed()) == (False, 0)
+
+    for port in (8443, 8500, 8501, 8510, 8511):
+        assert on("infra").run(f"python3 -c '{ASK}' {address(host)} {port}").rc != 0
+    assert host.service("nginx").is_running
     assert not host.socket("tcp://8443").is_listening
-    assert not host.file(SECRETS_PATH).exists
-    assert host.check_output("ls /etc/nginx/conf.d") == ""
+    for path in (SECRETS_PATH, "/etc/logrotate.d/tfserving-gateway", "/run/tfserving-gateway"):
+        assert not host.file(path).exists
+    assert host.check_output("ls /etc/nginx/conf.d /etc/systemd/system/nginx.service.d | grep tfserving || true") == ""
+    assert host.check_output(f"stat --format=%a {LOG}") == "640"

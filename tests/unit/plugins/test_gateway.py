@@ -16,7 +16,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import (
     OPEN,
     Plan,
-    is_hash,
     plan,
     read_servers,
 )
@@ -24,6 +23,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gatewa
     SecretError,
     check_authority,
     check_pem_pair,
+    is_hash,
     password_file,
     self_signed,
 )
@@ -147,13 +147,32 @@ def test_each_named_server_has_its_own_health_and_metrics() -> None:
     assert [one["path"] for one in planned(ONE, opened=["metrics"]).metrics] == [METRICS]
 
 
+def test_only_the_health_checks_themselves_are_not_counted() -> None:
+    """nginx looks at no password there, and on every other path it does."""
+    patterns = [one["pattern"] for one in planned(FIRST, SECOND).health]
+    for path in ("/healthz", "/healthz/first", "/healthz/second"):
+        assert [bool(re.search(pattern, path)) for pattern in patterns].count(True) == 1
+    for path in ("/healthzx", "/healthz/", "/healthz/third", "/healthz/firstx", "/HEALTHZ", "/healthz\n", "/x/healthz"):
+        assert not any(re.search(pattern, path) for pattern in patterns), path
+
+
+LIMITS: dict[str, Any] = {
+    "max_body_megabytes": 16,
+    "client_requests_per_second": 1000,
+    "client_burst": 1000,
+    "client_concurrent_requests": 200,
+    "timeout_seconds": 35,
+    "drain_timeout_seconds": 30,
+}
 GOOD: dict[str, Any] = {
     "instances": [ONE],
     "port": 8443,
     "names": ["host"],
     "self_signed": True,
     "users": {"clinic": "the secret"},
+    "limits": LIMITS,
 }
+GIVEN = {"self_signed": False, "files_on_host": True, "certificate": "/a.crt", "key": "/a.key"}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +182,14 @@ GOOD: dict[str, Any] = {
         ({"allow_anonymous": True}, "tfserving_gateway_users is set"),
         ({"users": {"a:b": "the secret"}}, "it may hold no colon"),
         ({"users": {"clinic": "the secret\nx"}}, "text on one line"),
+        ({"users": {"clinic": "models"}}, "choose a long random one"),
+        ({"users": {"clinic": "16"}}, "choose a long random one"),
         ({"users": {"clinic": ""}}, "text on one line"),
+        ({"users": {"a\u2028b": "the secret"}}, "cannot be the name"),
+        ({"limits": {**LIMITS, "client_requests_per_second": None}}, "passwords could be guessed without limit"),
+        ({**GIVEN, "key": "a.key"}, "tfserving_gateway_tls_key has to be an absolute path"),
+        ({**GIVEN, "certificate": "/$a.crt"}, "tfserving_gateway_tls_certificate has to be an absolute path"),
+        ({**GIVEN, "certificate": "/a.crt\r"}, "on one line and without $"),
         ({"self_signed": False}, "no certificate"),
         ({"self_signed": False, "key": "the secret"}, "tfserving_gateway_tls_key is set alone"),
         ({"key": "the secret"}, "take one out"),
@@ -182,6 +208,69 @@ def test_bad_input_is_named_and_no_secret_is_shown(changed: dict[str, Any], word
     assert result["failed"] is True
     assert words in result["msg"]
     assert "the secret" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds", "bad"),
+    [
+        ("max_body_megabytes", "from 1 to 2047.", [0, -1, 2048, None, "", "1m", 1.5, True]),
+        ("client_requests_per_second", "from 1 to 1000000, or null for any number.", [0, -1, 10**30, "1r/s"]),
+        ("client_burst", "from 1 to 1000000.", [0, -5, None, "5 nodelay; }"]),
+        ("client_concurrent_requests", "from 1 to 65535, or null for any number.", [0, -1, 65536, "\u0663"]),
+        ("timeout_seconds", "from 1 to 86400.", [0, -30, 86401, "5s"]),
+        ("drain_timeout_seconds", "from 0 to 86400.", [-1, 86401]),
+    ],
+)
+def test_numbers_out_of_bounds_are_named(name: str, bounds: str, bad: list[Any], run_module: RunModule) -> None:
+    for value in bad:
+        result = run_module(gateway_info, **{**GOOD, "limits": {**LIMITS, name: value}})
+        assert result["msg"] == f"tfserving_gateway_{name} is {value!r}; it has to be a whole number {bounds}"
+
+
+def test_numbers_are_numbers_however_they_are_written(run_module: RunModule) -> None:
+    given = {**LIMITS, "client_burst": "7", "client_concurrent_requests": ""}
+    assert run_module(gateway_info, **{**GOOD, "limits": given})["limits"] == {
+        **LIMITS,
+        "client_burst": 7,
+        "client_concurrent_requests": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "//",
+        "metrics",
+        "/healthz",
+        "/healthz/first",
+        "/v1/x",
+        "/error",
+        "/a{b}",
+        "/a;b",
+        "/$a",
+        "/a b",
+        "/a\n",
+        "/a//b",
+    ]
+    + ["/a/../b", "/a/.", "/a%41", "/tensorflow.serving.PredictionService/Predict"],
+)
+def test_metrics_have_a_path_that_is_no_other(path: str, run_module: RunModule) -> None:
+    result = run_module(gateway_info, metrics_path=path, **GOOD)
+    assert f"tfserving_service_monitoring_path is {path!r}; behind the gateway it has to be" in result["msg"]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/monitoring/prometheus/metrics", "/.a/v1/b-c_d~e/", "/healthzz"])
+def test_other_paths_of_metrics_are_taken(path: str, run_module: RunModule) -> None:
+    result = run_module(gateway_info, metrics_path=path, open=["metrics"], **GOOD)
+    assert [one["path"] for one in result["metrics"]] == [path]
+
+
+def test_all_problems_are_named_at_once(run_module: RunModule) -> None:
+    bad = {"port": 0, "names": [], "metrics_path": "/", "users": {}, "limits": dict.fromkeys(LIMITS, -1)}
+    problems = run_module(gateway_info, **{**GOOD, **bad})["msg"].splitlines()
+    assert len(problems) == 4 + len(LIMITS)
+    assert all("tfserving_" in one for one in problems)
 
 
 def test_good_input_is_taken_and_no_secret_is_shown(run_module: RunModule) -> None:

@@ -6,15 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import jinja2.nativetypes
 import pytest
+import yaml
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import (
     allowed_networks,
     private_networks,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import allowed_networks_info
 
 ROUTE = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -125,3 +130,26 @@ def test_rules_of_nftables_keep_out_who_is_not_allowed_and_leave_other_ports_alo
     )
     said = ["8501 127.0.0.1 accepted", f"8501 10.9.9.1 {other}", "8502 127.0.0.1 accepted", "8502 10.9.9.1 accepted"]
     assert done.stdout.splitlines() == said, done.stderr
+
+
+@pytest.mark.parametrize(("said", "networks"), [({}, ["private"]), ({"enabled": True}, []), ({"enabled": False}, [])])
+def test_no_port_opens_by_default_where_the_inventory_speaks_of_a_gateway(
+    said: dict[str, bool], networks: list[str]
+) -> None:
+    """false is what follows true; that the gateway is gone opens nothing."""
+    defaults = yaml.safe_load((TEMPLATES.parent / "defaults/main.yml").read_text())
+    template = jinja2.nativetypes.NativeEnvironment().from_string(defaults["tfserving_service_allowed_networks"])
+    assert template.render({f"tfserving_gateway_{name}": value for name, value in said.items()}) == networks
+
+
+@pytest.mark.parametrize("enabled", [True, False, None])
+def test_gateway_that_the_inventory_says_nothing_of_is_refused(
+    enabled: bool | None, tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    monkeypatch.setattr(allowed_networks_info, "SITE_PATH", site)
+    said = {} if enabled is None else {"gateway_enabled": enabled}
+    assert "failed" not in run_module(allowed_networks_info, networks=["any"], **said)
+    site.touch()
+    result = run_module(allowed_networks_info, networks=["any"], **said)
+    assert ("tfserving_gateway_enabled is not set" in result.get("msg", "")) is (enabled is None)

@@ -1,11 +1,10 @@
 """No value breaks out of its place in a file that root's programs read: it arrives as it is, or is refused.
 
-Values are put together at random from what means something in one of the files; the seed is fixed.
+nginx's is in test_gateway_site.py.
 """
 
 from __future__ import annotations
 
-import random
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.plugins.filter.core import comment, to_bool
 from google.protobuf import text_format
+from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
@@ -38,20 +38,7 @@ sys.path.insert(0, str(ROOT / "tests" / "lab"))
 from model_server import text_protos  # noqa: E402 - what tensorflow-serving-api does not ship
 from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
-# Parts of values: plain ones, and what ends, continues, quotes or expands something in one of the files.
-PARTS = [
-    *("a", "B7", "é", "/", ".", "-", ":", "=", ",", "@", "~", "10.0.0.0/8", "http://h:80", "v1"),
-    *(" ", "\t", "\n", "\r", "\x0b", "\x00", "\x1b[2J", "\x85", "\u2028", "\\", "\\n", '"', "'", "`"),
-    *("#", ";", "{", "}", "(", ")", "[", "]", "$", "${A}", "$$", "%", "%i", "%%", "*", "|", "&", "<", ">", "!"),
-    *("\n[Service]\nUser=root", "\nTrusted: yes", '";\nEvil "', "} accept; {", "\\\n", "\rUser=root"),
-]
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-VALUES = 400
-
-
-def values(seed: str) -> list[str]:
-    source = random.Random(seed)  # noqa: S311 - not for secrets
-    return [*PARTS, *("".join(source.choices(PARTS, k=source.randint(1, 5))) for _ in range(VALUES))]
 
 
 def render(role: str, name: str, **variables: Any) -> str:

@@ -1,0 +1,222 @@
+"""The gateway's site, as the role's template writes it, read as nginx reads it: no value leaves its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible.plugins.filter.core import comment
+from written_values import values
+
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.nginx_word import nginx_word
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_info
+
+RunModule = Callable[..., dict[str, Any]]
+ROLE = Path(__file__).resolve().parents[3] / "roles/tfserving_gateway"
+ESCAPED = {'"': '"', "'": "'", "\\": "\\", "t": "\t", "r": "\r", "n": "\n"}
+
+
+@dataclass
+class Directive:
+    """A directive of nginx: its words as nginx takes them, and what is in its block."""
+
+    words: list[str]
+    block: list[Directive] = field(default_factory=list)
+
+    def all(self) -> Iterator[Directive]:
+        yield self
+        for one in self.block:
+            yield from one.all()
+
+
+def read(text: str) -> Directive:
+    """Read a configuration by the rules of ngx_conf_read_token(). Raises ValueError where nginx would refuse it."""
+    whole = Directive([""])
+    open_blocks, words, at = [whole], [], 0
+
+    def word() -> str:
+        """Return the word that begins at this place, and go behind it."""
+        nonlocal at
+        begin, quote, end = at, "", len(text)
+        if text[at] in "\"'":
+            quote = text[at]
+            begin = at = at + 1
+        while at < end:
+            if text[at] == "\\":
+                at += 2
+            elif quote and text[at] == quote:
+                break
+            elif not quote and text[at : at + 2] == "${":
+                at += 2
+            elif not quote and text[at] in " \t\r\n;{":
+                break
+            else:
+                at += 1
+        if at >= end:
+            raise ValueError("the file ends within a word")
+        found = re.sub(r"\\([\"'\\trn])", lambda match: ESCAPED[match[1]], text[begin:at], flags=re.DOTALL)
+        if quote:
+            at += 1
+            if text[at] not in " \t\r\n;{)":
+                raise ValueError(f"unexpected {text[at]!r} after a quote")
+        return found
+
+    while at < len(text):
+        char = text[at]
+        if char in " \t\r\n":
+            at += 1
+        elif char == "#":
+            at = text.find("\n", at)
+        elif char in ";{":
+            open_blocks[-1].block.append(Directive(words))
+            if not words:
+                raise ValueError(f"unexpected {char}")
+            if char == "{":
+                open_blocks.append(open_blocks[-1].block[-1])
+            words, at = [], at + 1
+        elif char == "}":
+            if words or len(open_blocks) == 1:
+                raise ValueError("unexpected }")
+            open_blocks.pop()
+            at += 1
+        else:
+            words.append(word())
+    if words or len(open_blocks) > 1:
+        raise ValueError("the file ends within a directive")
+    return whole
+
+
+def shape(directive: Directive) -> Any:
+    """Return what there is, without what it says: names of directives, counts of words, and the same of blocks."""
+    return directive.words[0].partition("~")[0], len(directive.words), [shape(one) for one in directive.block]
+
+
+def words(directive: Directive) -> list[str]:
+    return [word for one in directive.all() for word in one.words]
+
+
+INPUT: dict[str, Any] = {
+    "names": ["NAMES"],
+    "port": 8443,
+    "metrics_path": "/METRICS",
+    "open": ["predict", "status", "metrics"],
+    "users": {"clinic": "secret"},
+    "files_on_host": True,
+    "certificate": "/CERTIFICATE",
+    "key": "/KEY",
+    "client_ca": "pem",
+    "limits": {
+        "max_body_megabytes": 16,
+        "client_requests_per_second": 1000,
+        "client_burst": 1000,
+        "client_concurrent_requests": 200,
+        "timeout_seconds": 35,
+        "drain_timeout_seconds": 30,
+    },
+}
+SERVER = {"name": "NAME", "unit": "UNIT", "port": 8500, "rest_api_port": 8501, "models": ["MODEL", "other"]}
+OTHER = {"name": "other", "unit": "other", "port": 8510, "rest_api_port": 8511, "models": ["other"]}
+
+
+@pytest.fixture
+def render(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return the site for changed input. Raises ValueError with what is wrong with the input, AnsibleFilterError."""
+    monkeypatch.setattr(gateway_info, "file_problems", lambda params: [])
+    environment = jinja2.Environment(  # noqa: S701 - no HTML
+        loader=jinja2.FileSystemLoader(ROLE / "templates"), trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"comment": comment, "modelops.tensorflow_serving.nginx_word": nginx_word}
+    own = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+
+    def run(server: dict[str, Any] | None = None, managed: str = "MANAGED", **changed: Any) -> str:
+        instances = [{**SERVER, **(server or {})}, OTHER]
+        given = {**INPUT, **changed}
+        result = run_module(gateway_info, instances=instances, **given)
+        if result.get("failed"):
+            raise ValueError(result["msg"])
+        variables = {
+            **own,
+            "ansible_managed": managed,
+            "__tfserving_gateway_plan": result,
+            "__tfserving_service_plan": {"instances": instances},
+            "__tfserving_gateway_certificate_path": given["certificate"],
+            "__tfserving_gateway_key_path": given["key"],
+            "__tfserving_gateway_metrics_path": given["metrics_path"],
+            "__tfserving_gateway_has_server_tls": False,
+            "__tfserving_gateway_has_http2_directive": False,
+            **{f"tfserving_gateway_{name}": given[name] for name in ("port", "names", "users", "client_ca")},
+        }
+        return environment.get_template("gateway.conf.j2").render(variables)
+
+    return run
+
+
+def test_words_are_read_as_nginx_reads_them() -> None:
+    text = "a 'b \\' #c' \"d;{\\\\\\n\" e\\;f ${g}# ; # h ;\ni { j k; }"
+    assert [one.words for one in read(text).all()] == [
+        [""],
+        ["a", "b ' #c", "d;{\\\n", "e\\;f", "${g}#"],
+        ["i"],
+        ["j", "k"],
+    ]
+    for bad in ("a", "a {", "}", "a }", '"a"b;', "'a;", ";"):
+        with pytest.raises(ValueError, match="unexpected|ends within"):
+            read(bad)
+
+
+def test_what_is_written_as_a_word_is_read_as_it() -> None:
+    taken = [text for text in ("", *values("words")) if "$" not in text and not control_characters("", text)]
+    for text in taken:
+        assert read(f"a {nginx_word(text)} b;").block[0].words == ["a", text, "b"]
+    assert len(taken) > 50
+
+
+PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "NAMES": lambda value: {"names": [value]},
+    "/CERTIFICATE": lambda value: {"certificate": f"/{value}"},
+    "/KEY": lambda value: {"key": f"/{value}"},
+    "/METRICS": lambda value: {"metrics_path": f"/{value}"},
+    "UNIT": lambda value: {"server": {"unit": value}},
+    "NAME": lambda value: {"server": {"name": value}},
+    "MODEL": lambda value: {"server": {"models": [value, "other"]}},
+    "MANAGED": lambda value: {"managed": value},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_value_leaves_its_place(place: str, render: Callable[..., str]) -> None:
+    """It is refused, or it is where a plain word would be, whole, and nothing else is another."""
+    plain = read(render())
+    marker = place.lstrip("/")
+    taken = []
+    for value in values(place, 60):
+        try:
+            text = render(**PLACES[place](value))
+        except (ValueError, AnsibleFilterError):
+            continue
+        taken.append(value)
+        site = read(text)
+        assert shape(site) == shape(plain), value
+        expected = [
+            word.replace(marker, re.escape(value) if word.startswith(("^", "~^")) else value)
+            if re.search(rf"\b{marker}\b", word)
+            else word
+            for word in words(plain)
+        ]
+        assert words(site) == expected, value
+    assert "a" in taken
+
+
+@pytest.mark.parametrize("name", INPUT["limits"])
+def test_numbers_are_numbers(name: str, render: Callable[..., str]) -> None:
+    for value in values(name, 0):
+        with pytest.raises(ValueError, match=f"tfserving_gateway_{name} is "):
+            render(limits={**INPUT["limits"], name: value})
