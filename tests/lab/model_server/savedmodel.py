@@ -69,13 +69,15 @@ class Session:
             tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
         )
         try:
-            return pywrap_tf_session.TF_SessionRun_wrapper(
+            outputs = pywrap_tf_session.TF_SessionRun_wrapper(
                 self._session._session, options, feed_dict, fetch_list, target_list, None
             )
         except tf.errors.OpError as error:
             raise _to_status(error) from error
         finally:
             pywrap_tf_session.TF_DeleteBuffer(options)
+        # Scalars come as numbers and bytes.
+        return [np.asarray(output, dtype=object if isinstance(output, bytes) else None) for output in outputs]
 
     def _output(self, name: str) -> Any:
         """Return the C handle of a tensor; a bare operation name means its output 0, as in the C++ session."""

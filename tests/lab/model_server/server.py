@@ -5,6 +5,7 @@ Source: tensorflow/serving @ 9d981c5c, model_servers/server.cc.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,7 @@ def build_and_start(flags: dict[str, Any]) -> RunningServer:
     flags are the values of all flags. Raises StatusError with what the real server prints as its reason not to start.
     """
     tf.get_logger().setLevel("ERROR")
+    sys.setrecursionlimit(20_000)  # JSON may be nested deeper than Python lets it by default
     _check_flags(flags)
     config = _model_server_config(flags)
     loader = _ModelLoader(flags, _batching_parameters(flags))
