@@ -73,7 +73,7 @@ class RestApi:
         return code, text
 
     def _infer(self, spec: Any, api: str, body: bytes, malformed: str) -> str:
-        settings = inference.RunSettings(api.capitalize(), self._timeout_ms, self._check_method_name)
+        settings = inference.RunSettings(self._timeout_ms, self._check_method_name)
         if api == "predict":
             return self._predict(spec, body, settings)
         if api not in ("classify", "regress"):  # the pattern ignores case, the dispatch does not

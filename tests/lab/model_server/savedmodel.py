@@ -50,8 +50,8 @@ class Session:
         self,
         feeds: Mapping[str, np.ndarray],
         fetches: Iterable[str] = (),
-        targets: Iterable[str] = (),
         timeout_ms: int = 0,
+        targets: Iterable[str] = (),
     ) -> list[np.ndarray]:
         """Run the graph and return the fetched tensors, with no check before TensorFlow's own.
 

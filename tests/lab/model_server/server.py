@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -135,8 +134,6 @@ def _check_flags(flags: dict[str, Any]) -> None:
     """Raise INVALID_ARGUMENT for combinations that the real server refuses before it looks at any model."""
     if flags["port"] == 0 and not flags["grpc_socket_path"]:
         raise status.invalid_argument("At least one of grpc_port or grpc_socket_path must be set.")
-    if flags["use_alts_credentials"] and flags["ssl_config_file"]:
-        raise status.invalid_argument("Either use_alts_credentials must be false or ssl_config_file must be empty.")
     if not flags["model_base_path"] and not flags["model_config_file"]:
         raise status.invalid_argument(
             "Both server_options.model_base_path and server_options.model_config_file are empty!"
@@ -150,9 +147,7 @@ def _start_grpc(core: ServerCore, flags: dict[str, Any]) -> grpc.Server:
             port=flags["port"],
             socket_path=flags["grpc_socket_path"],
             max_threads=flags["grpc_max_threads"],
-            channel_arguments=flags["grpc_channel_arguments"],
             ssl_config_file=flags["ssl_config_file"],
-            use_alts_credentials=flags["use_alts_credentials"],
             enable_healthcheck_service=flags["enable_grpc_healthcheck_service"],
             check_method_name=flags["enable_signature_method_name_check"],
             serialize_as_tensor_content=flags["enable_serialization_as_tensor_content"],
@@ -202,8 +197,6 @@ def build_and_start(flags: dict[str, Any]) -> RunningServer:
     _check_flags(flags)
     config = _model_server_config(flags)
     loader = _ModelLoader(flags, _batching_parameters(flags))
-    if flags["thread_pool_factory_config_file"] and not Path(flags["thread_pool_factory_config_file"]).is_file():
-        raise status.not_found(f"{flags['thread_pool_factory_config_file']}; No such file or directory")
     core = ServerCore(
         loader,
         CoreOptions(
@@ -217,6 +210,9 @@ def build_and_start(flags: dict[str, Any]) -> RunningServer:
         ),
     )
     core.reload_config(config)
+    if path := flags["thread_pool_factory_config_file"]:
+        # No factory is linked into the program, so that no file will do (server.cc:361).
+        raise status.invalid_argument(f"Invalid protobuf file: '{path}'")
     poll_wait_seconds = flags["model_config_file_poll_wait_seconds"]
     if poll_wait_seconds > 0 and flags["model_config_file"]:
         executors.run_periodically(

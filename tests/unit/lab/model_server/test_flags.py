@@ -117,7 +117,6 @@ BASE_PATH = "--model_base_path=/nowhere"
             ],
             "You cannot configure all.",
         ),
-        ([BASE_PATH, "--use_alts_credentials", "--ssl_config_file=/nowhere"], "use_alts_credentials must be false"),
         (["--model_config_file=/nowhere"], "NOT_FOUND: /nowhere; No such file or directory"),
         (
             [BASE_PATH, "--enable_batching", "--batching_parameters_file=/nowhere"],
