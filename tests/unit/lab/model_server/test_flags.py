@@ -45,7 +45,7 @@ def test_help_prints_the_usage_and_exits_with_255() -> None:
     outcome = run("--help")
     assert outcome.returncode == 255
     lines = outcome.stdout.splitlines()
-    assert lines[:2] == ["usage: tensorflow_model_server", "Flags:"]
+    assert lines[:2] == ["usage: -c", "Flags:"], "the program is named as it was called"
     assert lines[2].startswith("\t--port=8500                      \tint32\tTCP port to listen on for gRPC")
     assert [line.split("=")[0] for line in lines[2:]] == [f"\t--{flag.name}" for flag in flags.FLAGS]
 
@@ -79,16 +79,28 @@ def test_values_are_parsed_by_type() -> None:
     assert parsed.values["max_num_load_retries"] == 5
 
 
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("TRUE", True), ("0", False), ("False", False)])
+def test_bool_may_be_a_digit_and_in_any_case(text: str, value: bool) -> None:
+    assert flags.parse([f"--enable_batching={text}"]).values["enable_batching"] is value
+
+
 @pytest.mark.parametrize(
-    "argument",
-    ["--port=", "--port=1x", "--enable_batching=yes", "--enable_batchingX", "--per_process_gpu_memory_fraction=x"],
+    ("name", "value"),
+    [
+        ("port", ""),
+        ("port", "1x"),
+        ("num_load_threads", "99999999999"),
+        ("load_retry_interval_micros", str(2**63)),
+        ("enable_batching", "maybe"),
+        ("per_process_gpu_memory_fraction", "x"),
+    ],
 )
-def test_value_of_the_wrong_type_is_refused(argument: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert not flags.parse([argument]).ok
-    assert "Couldn't interpret value " in capfd.readouterr().err
+def test_value_of_the_wrong_type_is_refused(name: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert not flags.parse([f"--{name}={value}"]).ok
+    assert capfd.readouterr().err.endswith(f"] Couldn't interpret value {value} for flag {name}.\n")
 
 
-@pytest.mark.parametrize("argument", ["--port", "-port=1", "--Port=1", "extra", "--model_nam=x"])
+@pytest.mark.parametrize("argument", ["--port", "-port=1", "--Port=1", "extra", "--model_nam=x", "--enable_batchingX"])
 def test_misspelt_argument_is_unknown_and_not_fatal(argument: str) -> None:
     parsed = flags.parse([argument])
     assert parsed.ok
