@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -87,10 +87,22 @@ class Session:
         self._session.close()
 
 
+class Runner(Protocol):
+    """A session, or what wraps one."""
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], fetches: Iterable[str] = (), timeout_ms: int = 0
+    ) -> list[np.ndarray]:
+        """Return the tensors of the names in fetches for those in feeds; raises StatusError."""
+
+    def close(self) -> None:
+        """Release what the session holds."""
+
+
 class Bundle:
     """A loaded SavedModel: its signatures and the session that runs them."""
 
-    def __init__(self, signatures: dict[str, Any], session: Session) -> None:
+    def __init__(self, signatures: dict[str, Any], session: Runner) -> None:
         self.signatures = signatures
         self.session = session
 

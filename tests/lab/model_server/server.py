@@ -40,6 +40,7 @@ class _ModelLoader:
         self._tags = set(filter(None, flags["saved_model_tags"].split(",")))
         self._session_config = _session_config(flags)
         self._batching_parameters = batching_parameters
+        self._per_model_batching = flags["enable_per_model_batching_parameters"]
         self._warmup_enabled = flags["enable_model_warmup"]
         self._warmup_iterations = max(1, flags["num_request_iterations_for_warmup"])
 
@@ -47,8 +48,9 @@ class _ModelLoader:
         """Return the loaded model; raises StatusError."""
         bundle = savedmodel.load(directory, self._tags, self._session_config)
         try:
-            if self._batching_parameters is not None:
-                batching.validate(self._batching_parameters)
+            parameters = batching.for_model(directory, self._batching_parameters, self._per_model_batching)
+            if parameters is not None:
+                bundle.session = batching.BatchingSession(bundle.session, parameters)
             if self._warmup_enabled:
                 warmup.run(bundle, directory, self._warmup_iterations)
         except BaseException:

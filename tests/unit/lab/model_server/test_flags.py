@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lab_server import PACKAGE_PARENT
 from model_server import __main__ as entry
-from model_server import flags, status
+from model_server import flags
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -144,17 +144,3 @@ def test_combination_that_the_real_server_refuses_is_fatal(
     printed = capfd.readouterr().out
     assert printed.startswith("Failed to start server. Error: ")
     assert problem in printed
-
-
-def test_batching_parameters_are_validated(tmp_path: Path) -> None:
-    from model_server import batching, text_protos
-
-    file = tmp_path / "batching.config"
-    file.write_text("max_batch_size { value: 8 } allowed_batch_sizes: 2 allowed_batch_sizes: 4\n", encoding="utf-8")
-    parameters = text_protos.read(str(file), text_protos.new("BatchingParameters"))
-    with pytest.raises(status.StatusError, match="last entry was 4; expected 8"):
-        batching.validate(parameters)
-    file.write_text("num_batch_threads { value: 0 }\n", encoding="utf-8")
-    parameters = text_protos.read(str(file), text_protos.new("BatchingParameters"))
-    with pytest.raises(status.StatusError, match="num_batch_threads must be positive; was 0"):
-        batching.validate_scheduler(parameters)
