@@ -135,7 +135,9 @@ def _poll_config(core: ServerCore, path: str) -> None:
 def _check_flags(flags: dict[str, Any]) -> None:
     """Raise INVALID_ARGUMENT for combinations that the real server refuses before it looks at any model."""
     if flags["port"] == 0 and not flags["grpc_socket_path"]:
-        raise status.invalid_argument("At least one of grpc_port or grpc_socket_path must be set.")
+        raise status.invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        )
     if not flags["model_base_path"] and not flags["model_config_file"]:
         raise status.invalid_argument(
             "Both server_options.model_base_path and server_options.model_config_file are empty!"

@@ -1,4 +1,7 @@
-"""What a version that cannot be loaded leaves in the status and in the metrics, and what it does to a start."""
+"""What a version that cannot be loaded leaves in the status and in the metrics, and what it does to a start.
+
+Messages were recorded, but for that on tags, which is from TensorFlow's cc/saved_model/reader.cc, FindMetaGraphDef.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The command line: flags, usage, and the combinations that keep the server from starting."""
+"""The command line: flags, usage, and the combinations that keep the server from starting.
+
+Values of the wrong type and missing files: recorded from a real server, and xla/tsl/util/command_line_flags.cc. What
+may not be combined: model_servers/server.cc:185, 200, 241 and 257 of tensorflow/serving @ 9d981c5c.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +118,10 @@ BASE_PATH = "--model_base_path=/nowhere"
     ("arguments", "problem"),
     [
         ([], "INVALID_ARGUMENT: Both server_options.model_base_path and server_options.model_config_file are empty!"),
-        ([BASE_PATH, "--port=0"], "INVALID_ARGUMENT: At least one of grpc_port or grpc_socket_path must be set."),
+        (
+            [BASE_PATH, "--port=0"],
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+        ),
         (
             [BASE_PATH, "--batching_parameters_file=/nowhere"],
             "INVALID_ARGUMENT: server_options.batching_parameters_file is set without setting "

@@ -1,4 +1,9 @@
-"""The gRPC services."""
+"""The gRPC services.
+
+Messages that were not recorded are from tensorflow/serving @ 9d981c5c: servables/tensorflow/predict_impl.cc:40,
+predict_util.cc:66 and 93 and get_model_metadata_impl.cc:38, core/basic_manager.cc:139, and
+model_servers/server_core.cc:145, 844 and 891.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a bad models.config does at a reload: a line in the log, and the old state stays."""
+"""What a bad models.config does at a reload: a line in the log, and the old state stays.
+
+Messages that were not recorded are from model_servers/server_core.cc:176, 583 and 665 of tensorflow/serving @ 9d981c5c.
+"""
 
 from __future__ import annotations
 

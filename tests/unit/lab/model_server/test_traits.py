@@ -1,4 +1,4 @@
-"""What hurts on a real server hurts here: one test for each of ten traits that were observed on one."""
+"""What hurts on a real server hurts here: one test for each of ten traits that were observed on one, in its words."""
 
 from __future__ import annotations
 

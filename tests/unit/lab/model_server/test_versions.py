@@ -1,4 +1,8 @@
-"""Which directories are versions, and which of them are served."""
+"""Which directories are versions, and which of them are served.
+
+Messages are from sources/storage_path/file_system_storage_path_source.cc:129, 181, 238 and 314 of tensorflow/serving
+@ 9d981c5c.
+"""
 
 from __future__ import annotations
 
