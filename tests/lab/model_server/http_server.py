@@ -87,30 +87,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Answer a request; whole_path is the path with query and fragment, which are a part of it to all handlers."""
         wanted = self.server.options.metrics_path
         if wanted and path == wanted:
-            self._metrics(whole_path)
+            found = whole_path == wanted
+            text = metrics.page() if found else f"Unexpected path: {whole_path}. Should be {wanted}"
+            content = text.encode("utf-8", "surrogateescape")
+            self._reply(200 if found else 400, content, [("Content-Type", "text/plain")])
         elif whole_path.lower().startswith("/v1/"):
             self._answer(whole_path, body)
         else:
             self.send_error(404)
 
-    def _metrics(self, whole_path: str) -> None:
-        wanted = self.server.options.metrics_path
-        code, text = Code.OK, ""
-        if whole_path == wanted:
-            text = metrics.page()
-        else:
-            code, text = Code.INVALID_ARGUMENT, f"Unexpected path: {whole_path}. Should be {wanted}"
-        self._reply(_HTTP_STATUS[code], text.encode("utf-8", "surrogateescape"), [("Content-Type", "text/plain")])
-
     def _answer(self, path: str, body: bytes) -> None:
         cors = list(_CORS_HEADERS) if self.server.options.enable_cors_support else []
         if self.command == "OPTIONS":
             # A preflight is one only if it says where it comes from.
-            code = (
-                Code.OK
-                if self.headers.get("Origin", "").startswith(("http://", "https://"))
-                else (Code.FAILED_PRECONDITION)
-            )
+            says_where = self.headers.get("Origin", "").startswith(("http://", "https://"))
+            code = Code.OK if says_where else Code.FAILED_PRECONDITION
             metrics.request_count.add("", code.name)
             self._reply(_HTTP_STATUS[code], b"", [("Content-Type", "text/html; charset=ISO-8859-1"), *cors])
             return
