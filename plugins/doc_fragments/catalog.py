@@ -57,7 +57,7 @@ options:
                 elements: int
                 required: true
       version_labels:
-        description: Names for served versions, such as V({"stable":1}).
+        description: Names for served versions, such as V({"stable":1}). A name is any text without / and :.
         type: dict
       digests:
         description: For each version that hosts fetch, the sha256 of its archive; without an archive the digest of the

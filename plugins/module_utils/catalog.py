@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable
 from urllib.parse import urlsplit
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     Files,
     SavedModelError,
@@ -27,7 +28,8 @@ MAX_VERSIONS = 2**32 - 1
 
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_LABEL = re.compile(r"[A-Za-z0-9_]+")  # model_servers/http_rest_api_util.cc
+# model_servers/http_rest_api_util.cc; half a surrogate pair cannot be written to a file.
+_LABEL = re.compile("[^/:\ud800-\udfff]+")
 
 # One entry of the catalogue, as Ansible's argument specs put it. Modules that read a part of it take it whole.
 CATALOG_OPTIONS: dict[str, Any] = {
@@ -252,8 +254,10 @@ def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
 def read_labels(labels: dict[str, Any]) -> dict[str, int]:
     """Return version_labels with versions as numbers. Raises ValueError for what models.config cannot say."""
     for label, version in labels.items():
+        for problem in control_characters("version_labels", str(label)):
+            raise ValueError(problem)
         if not _LABEL.fullmatch(str(label)):
-            raise ValueError(f"version_labels: label {label!r} may hold letters, digits and _ only")
+            raise ValueError(f"version_labels: label {label!r} has to be a text without / and :, and not empty")
         if parse_version(str(version)) is None:
             raise ValueError(f"version_labels: label {label} points to {version!r}, which is no version number")
     return {str(label): int(version) for label, version in labels.items()}

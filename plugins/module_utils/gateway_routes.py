@@ -17,8 +17,8 @@ _READS = {
 }
 OPEN = [*_VERBS, *_READS, "metrics"]
 
-# model_servers/http_rest_api_util.cc
-_VERSION = "(?:/versions/[0-9]+|/labels/[A-Za-z0-9_]+)?"
+# model_servers/http_rest_api_util.cc; the catalogue takes no label with a control character.
+_VERSION = r"(?:/versions/[0-9]+|/labels/[^/:\x00-\x1f\x7f]+)?"
 
 # $ alone is also there before a last line feed, which a path can hold as %0a.
 _END = r"$(?!\n)"

@@ -205,7 +205,7 @@ class ServerConfigError(Exception):
 
 
 def batching_problems(values: dict[str, Any]) -> list[str]:
-    """Return what ends the server's start or fails the load of every model (batching/batching_session.cc)."""
+    """Return what ends the server's start or fails the load of every model (tensorflow/bundle_factory_util.cc)."""
     problems = [
         f"{name} is {values[name]}, and has to be at least 1"
         for name in ("num_batch_threads", "max_batch_size", "max_enqueued_batches", "max_execution_batch_size")
@@ -213,16 +213,22 @@ def batching_problems(values: dict[str, Any]) -> list[str]:
     ]
     if values.get("batch_timeout_micros", 0) < 0:
         problems.append(f"batch_timeout_micros is {values['batch_timeout_micros']}, and has to be at least 0")
+    limit = values.get("max_batch_size", 1000)
+    if values.get("enable_large_batch_splitting"):
+        execution_limit = values.get("max_execution_batch_size", values.get("max_batch_size"))
+        if execution_limit is None:
+            problems.append("enable_large_batch_splitting needs max_batch_size, else the server refuses every request")
+        elif execution_limit > limit:
+            problems.append(
+                f"max_execution_batch_size is {execution_limit}, and has to be at most max_batch_size, which is {limit}"
+            )
     sizes = values.get("allowed_batch_sizes") or []
-    if not sizes:
-        return problems
-    limit, what = values.get("max_batch_size", 1000), "max_batch_size"
-    if values.get("enable_large_batch_splitting") and "max_execution_batch_size" in values:
-        limit, what = values["max_execution_batch_size"], "max_execution_batch_size"
     if sizes != sorted(set(sizes)):
         problems.append(f"allowed_batch_sizes is {sizes}, and has to go up from one to the next")
-    if sizes[-1] != limit:
-        problems.append(f"the last of allowed_batch_sizes is {sizes[-1]}, and has to be {what}, which is {limit}")
+    if sizes and sizes[-1] != limit:
+        problems.append(
+            f"the last of allowed_batch_sizes is {sizes[-1]}, and has to be max_batch_size, which is {limit}"
+        )
     return problems
 
 

@@ -73,7 +73,7 @@ def fleet_rows(hosts: Iterable[str], hostvars: Mapping[str, Any], variable: str)
     _compare(models)
     for row in rows:
         row["verdict"] = _verdict(row)
-        del row["source_digest"]
+        del row["source_digest"], row["labels"]
     return rows
 
 
@@ -98,6 +98,7 @@ def _row(host: str, server: str, row: Mapping[str, Any]) -> Row:
         "model": row["model"],
         "version": row["version"],
         "state": row["state"],
+        "labels": row.get("labels") or [],
         "label": ", ".join(row.get("labels") or []),
         "digest": digest and digest[:SHORT_DIGEST],
         "full_digest": digest,
@@ -147,9 +148,7 @@ def _differs_from_catalog(model: ServedModel) -> bool:
 
 def _compare_labels(model: ServedModel) -> None:
     wanted = {str(label): int(version) for label, version in (model.entry.get("version_labels") or {}).items()}
-    leads_to = {
-        label: row["version"] for row in model.rows if row["label"] for label in row["label"].split(", ")
-    }  # fmt: skip
+    leads_to = {label: row["version"] for row in model.rows for label in row["labels"]}
     for label in sorted({*wanted, *leads_to}):
         there, should = leads_to.get(label), wanted.get(label)
         if should is None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -130,6 +131,18 @@ def test_server_is_asked_for_the_path_that_was_let_through(host, gateway):
     ):
         assert gateway.post(path, body).status == 200, path
     assert "hidden-from-the-log" not in host.check_output(f"cat {LOG}")
+
+
+@pytest.mark.parametrize("label", ["blue-green", "a b", "100%", "%41", 'a"b', "a\\b", "{$a}", "[x]", "..", "é", "?#"])
+def test_label_of_any_text_reaches_the_server(gateway, label):
+    """No model has such a label, and the server says which one it has got."""
+    answer = gateway.post(f"/v1/models/MLP/labels/{quote(label)}:predict", rest_body("MLP", [blank()]))
+    assert (answer.status, answer.json()) == (400, {"error": f"Unrecognized servable version label: {label}"})
+
+
+def test_label_that_the_catalogue_would_refuse_is_not_let_through(gateway):
+    for label in ("a%2fb", "a%3ab", "a%0d%0ab", "a%7f", ""):
+        assert gateway.post(f"/v1/models/MLP/labels/{label}:predict", rest_body("MLP", [blank()])).status == 404, label
 
 
 def closed_connections(host) -> int:

@@ -31,7 +31,7 @@ def library_version() -> str:
 
 def main(argv: list[str]) -> int:
     """Run the server with a command line without the program's name; returns the exit status, or never."""
-    usage = flags.usage("tensorflow_model_server")
+    usage = flags.usage(sys.argv[0])
     parsed = flags.parse(argv)
     if not parsed.ok:
         sys.stdout.write(usage)

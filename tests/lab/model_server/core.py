@@ -47,14 +47,16 @@ def _platform(model: Any) -> str:
         )
         if model.model_platform:
             raise status.invalid_argument(
-                "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform"
+                f", model name is {model.name}"
             )
         if model.model_type != model_server_config_pb2.TENSORFLOW:
             raise status.invalid_argument(f"ModelServerConfig::model_type choice {model.model_type} not supported.")
         return "tensorflow"
     if not model.model_platform:
         raise status.invalid_argument(
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, "
+            f"model name is {model.name}"
         )
     return model.model_platform
 
@@ -125,16 +127,21 @@ class ServerCore:
         """
         with self._config_lock:
             former_kind, kind = self._config.WhichOneof("config"), config.WhichOneof("config")
-            if former_kind is not None and not (former_kind == _MODEL_LIST and kind == _MODEL_LIST):
-                raise status.failed_precondition(
+            if former_kind is not None and kind != _MODEL_LIST:
+                refusal = (
                     "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to "
                     "another."
                 )
+                log.error(f"{_PLACE}:489", refusal)
+                log.error(f"{_PLACE}:491", f"Old config: {self._config}")
+                log.error(f"{_PLACE}:492", f"New config: {config}")
+                raise status.failed_precondition(refusal)
             if kind is None:
                 log.info(f"{_PLACE}:500", "Taking no action for empty config.")
                 return
             if kind != _MODEL_LIST:
-                raise status.invalid_argument("ModelServer does not yet support custom model config.")
+                place = "tensorflow_serving/model_servers/server.cc:73"
+                log.fatal(place, "ModelServer does not yet support custom model config.")
             models = config.model_config_list.config
             _validate_list(models)
             _validate_platforms_kept(self._config.model_config_list.config, models)

@@ -1,7 +1,7 @@
 """The command line of tensorflow_model_server: every flag, its type, default and help text.
 
-Source: tensorflow/serving @ 9d981c5c, model_servers/main.cc and server.h; parsing and usage as in TensorFlow's
-command_line_flags.cc.
+Source: tensorflow/serving @ 9d981c5c, model_servers/main.cc and server.h; parsing and usage as in
+xla/tsl/util/command_line_flags.cc of TensorFlow 2.21.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ FLAGS = (
         "xla_gpu_compilation_enabled",
         "bool",
         False,
-        _EXPERIMENTAL + "Enable both XLA:CPU JIT and XLA:GPU JIT. (default is disabled).",
+        _EXPERIMENTAL + "Enable both XLA:CPU JIT and XLA:GPU JIT (default is disabled).",
     ),
     Flag("enable_profiler", "bool", True, "Enable profiler service."),
     Flag(
@@ -298,50 +298,42 @@ class ParseResult:
     ok: bool = True
 
 
+_BITS = {"int32": 31, "int64": 63}
+
+
 def _interpret(flag: Flag, text: str) -> Any:
-    """Return the value of text for a flag that is not a bool; raises ValueError where sscanf would not match."""
+    """Return the value of text for a flag; raises ValueError for one of the wrong type, or too large for it."""
     if flag.type_name == "string":
         return text
+    if flag.type_name == "bool":
+        if text.lower() not in ("true", "1", "false", "0"):
+            raise ValueError(text)
+        return text.lower() in ("true", "1")
     if flag.type_name == "float":
         if not re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
             raise ValueError(text)
         return float(text)
-    if not re.fullmatch(r"\s*[+-]?\d+", text):
+    bound = 1 << _BITS[flag.type_name]
+    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) or not -bound <= int(text) < bound:
         raise ValueError(text)
     return int(text)
 
 
-def _match(flag: Flag, argument: str) -> str | None:
-    """Return the part of argument that carries the flag's value, None when the argument is for another flag."""
-    prefix = f"--{flag.name}" if flag.type_name == "bool" else f"--{flag.name}="
-    return argument[len(prefix) :] if argument.startswith(prefix) else None
-
-
 def parse(argv: list[str]) -> ParseResult:
-    """Parse a command line without the program's name; logs values of the wrong type, collects unknown arguments.
-
-    As in TensorFlow, a bool flag takes any argument that begins with its name: `--enable_batchingX` is a bad value.
-    """
+    """Parse a command line without the program's name; logs values of the wrong type, collects unknown arguments."""
     result = ParseResult({flag.name: flag.default for flag in FLAGS})
+    known = {f"--{flag.name}": flag for flag in FLAGS}
     for argument in argv:
-        for flag in FLAGS:
-            rest = _match(flag, argument)
-            if rest is None:
-                continue
-            try:
-                if flag.type_name == "bool":
-                    result.values[flag.name] = {"": True, "=true": True, "=false": False}[rest]
-                else:
-                    result.values[flag.name] = _interpret(flag, rest)
-            except (KeyError, ValueError):
-                log.error(
-                    "tensorflow/core/util/command_line_flags.cc:60",
-                    f"Couldn't interpret value {rest} for flag {flag.name}.",
-                )
-                result.ok = False
-            break
-        else:
+        name, equals, text = argument.partition("=")
+        flag = known.get(name)
+        if flag is None or not (equals or flag.type_name == "bool"):
             result.unknown.append(argument)
+            continue
+        try:
+            result.values[flag.name] = _interpret(flag, text) if equals else True
+        except ValueError:
+            log.error("xla/tsl/util/command_line_flags.cc:61", f"Couldn't interpret value {text} for flag {flag.name}.")
+            result.ok = False
     if result.unknown[:1] == ["--help"]:
         result.ok = False
     return result

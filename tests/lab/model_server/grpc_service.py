@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import wrappers_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     model_management_pb2,
@@ -29,7 +29,7 @@ from .core import ServerCore
 
 _MAX_MESSAGE_BYTES = 2**31 - 1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+_HEALTH_SERVICES = ("", "PredictionService", "ModelService")  # model_servers/server.cc:420, and gRPC's own
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,15 @@ class GrpcOptions:
     port: int
     socket_path: str
     max_threads: int
-    channel_arguments: str
     ssl_config_file: str
-    use_alts_credentials: bool
     enable_healthcheck_service: bool
     check_method_name: bool
     serialize_as_tensor_content: bool
 
 
-def _abort(context: grpc.ServicerContext, error: status.StatusError) -> None:
-    context.abort(_CODES[int(error.code)], error.message)
+def _abort(context: grpc.ServicerContext, error: Exception) -> None:
+    problem = status.of(error)
+    context.abort(_CODES[int(problem.code)], problem.message)
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -73,21 +72,26 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return self._on_examples("Regress", inference.regress, request, response, context)
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Run classification and regression signatures on the same tf.Examples."""
+        """Run classification and regression signatures on the same tf.Examples; not counted in the metrics."""
         spec = request.tasks[0].model_spec if request.tasks else predict_pb2.PredictRequest().model_spec
-
-        def work(settings: inference.RunSettings) -> Any:
+        try:
             with self._core.handle(spec) as (servable_id, bundle):
-                return inference.multi_inference(bundle, servable_id.version, request, settings)
-
-        return self._counted("MultiInference", spec, context, work)
+                return inference.multi_inference(bundle, servable_id.version, request, self._settings(context))
+        except Exception as error:
+            return _abort(context, error)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Return a model's signatures; not counted in the metrics."""
         try:
             return model_info.model_metadata(self._core, request)
-        except status.StatusError as error:
+        except Exception as error:
             return _abort(context, error)
+
+    def _settings(self, context: grpc.ServicerContext) -> inference.RunSettings:
+        """Return how to run a request: within its deadline."""
+        remaining = context.time_remaining()
+        timeout_ms = 0 if remaining is None or remaining > 1e6 else max(1, int(remaining * 1000))
+        return inference.RunSettings(timeout_ms, self._options.check_method_name)
 
     def _counted(
         self,
@@ -98,13 +102,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     ) -> Any:
         """Do the work of one call, count it, and abort the call with the status of its error."""
         start = time.monotonic()
-        remaining = context.time_remaining()
-        timeout_ms = 0 if remaining is None or remaining > 1e6 else max(1, int(remaining * 1000))
         try:
-            response = work(inference.RunSettings(api, timeout_ms, self._options.check_method_name))
-        except status.StatusError as error:
-            metrics.request_count.add(spec.name, error.code.name)
-            return _abort(context, error)
+            response = work(self._settings(context))
+        except Exception as error:
+            problem = status.of(error)
+            metrics.request_count.add(spec.name, problem.code.name)
+            return _abort(context, problem)
         metrics.request_count.add(spec.name, "OK")
         metrics.request_latency.observe((time.monotonic() - start) * 1e6, spec.name, api, "GRPC")
         return response
@@ -158,7 +161,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         """Return the state of a model's versions."""
         try:
             return model_info.model_status(self._core, request)
-        except status.StatusError as error:
+        except Exception as error:
             return _abort(context, error)
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -188,41 +191,29 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 def _health_handler() -> grpc.GenericRpcHandler:
     """Return a handler for grpc.health.v1.Health/Check; Watch is not implemented.
 
-    The empty name and the names of both services are SERVING from the start, as gRPC's default service has it.
+    The empty name and the names of both services, without their package, are SERVING from the start. Its messages are
+    one text and one number, as are those of wrappers.proto.
     """
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="health.proto", package="grpc.health.v1", syntax="proto3")
-    asked = file.message_type.add(name="HealthCheckRequest")
-    asked.field.add(name="service", number=1, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    answer = file.message_type.add(name="HealthCheckResponse")
-    answer.field.add(name="status", number=1, type=kinds.TYPE_INT32, label=kinds.LABEL_OPTIONAL)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    request_class: Any = message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("grpc.health.v1.HealthCheckRequest")
-    )
-    answer_class: Any = message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("grpc.health.v1.HealthCheckResponse")
-    )
 
-    def check(request: Any, context: grpc.ServicerContext) -> Any:
-        if request.service not in ("", *_SERVICES):
+    def check(request: wrappers_pb2.StringValue, context: grpc.ServicerContext) -> wrappers_pb2.Int32Value:
+        if request.value not in _HEALTH_SERVICES:
             context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
-        return answer_class(status=1)  # SERVING
+        return wrappers_pb2.Int32Value(value=1)  # SERVING
 
     method = grpc.unary_unary_rpc_method_handler(
-        check, request_deserializer=request_class.FromString, response_serializer=answer_class.SerializeToString
+        check, wrappers_pb2.StringValue.FromString, wrappers_pb2.Int32Value.SerializeToString
     )
     return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
 
 
 def _credentials(options: GrpcOptions) -> grpc.ServerCredentials | None:
-    """Return the credentials that the flags ask for, None for plain text; raises StatusError for a bad file."""
-    if options.use_alts_credentials:
-        return grpc.alts_server_credentials()
+    """Return the credentials that the flags ask for, None for plain text; a file that is none ends the process."""
     if not options.ssl_config_file:
         return None
-    config = text_protos.read(options.ssl_config_file, text_protos.new("SSLConfig"))
+    try:
+        config = text_protos.read(options.ssl_config_file, text_protos.new("SSLConfig"))
+    except status.StatusError as error:
+        log.fatal("tensorflow_serving/model_servers/server.cc:129", str(error))
     return grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         root_certificates=config.custom_ca.encode() or None,
@@ -237,21 +228,6 @@ def _segmentation_fault() -> NoReturn:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def _channel_arguments(text: str) -> dict[str, Any]:
-    """Return `key=value,...` as gRPC options, whole numbers as int; an entry without `=` ends the process."""
-    arguments: dict[str, Any] = {}
-    for entry in text.split(",") if text else []:
-        parts = entry.split("=")
-        if len(parts) < 2:
-            _segmentation_fault()
-        key, value = parts[:2]
-        try:
-            arguments[key] = int(value)
-        except ValueError:
-            arguments[key] = value
-    return arguments
-
-
 def start(core: ServerCore, options: GrpcOptions) -> grpc.Server:
     """Listen on 0.0.0.0, all interfaces, and serve; raises StatusError when that fails.
 
@@ -262,7 +238,6 @@ def start(core: ServerCore, options: GrpcOptions) -> grpc.Server:
         "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
         "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
         "grpc.so_reuseport": 1,  # as gRPC for C++ has it, whatever the default of the one for Python
-        **_channel_arguments(options.channel_arguments),
     }
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=max(1, options.max_threads)), options=list(arguments.items())

@@ -1,12 +1,13 @@
 """The HTTP/1.1 server of the REST API and of the Prometheus page.
 
-Source: tensorflow/serving @ 9d981c5c, model_servers/http_server.cc and util/net_http; headers and the 404 page were
+Source: tensorflow/serving @ 9d981c5c, model_servers/http_server.cc and util/net_http; headers and error pages were
 recorded from a real server. It listens on all interfaces and knows neither authentication nor TLS.
 """
 
 from __future__ import annotations
 
 import http.server
+import re
 import socket
 import socketserver
 import sys
@@ -15,14 +16,16 @@ import traceback
 import zlib
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from . import log, metrics
 from .rest_api import RestApi
 from .status import Code
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
-_NOT_FOUND_PAGE = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+_ERROR_PAGE = "<HTML><HEAD>\n<TITLE>{0} {1}</TITLE>\n</HEAD><BODY>\n<H1>{1}</H1>\n</BODY></HTML>\n"
+# Scheme and authority, path, and query with fragment; libevent takes a path that begins with // for an authority.
+_URI = re.compile(r"(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*)?(?P<path>[^?#]*)(?P<rest>.*)")
+_LEGAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?#-]|%[0-9A-Fa-f]{2})*")
 _CORS_HEADERS = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Allow-Methods", "POST, GET"),
@@ -59,10 +62,6 @@ class HttpOptions:
     metrics_path: str
 
 
-class _BadBody(Exception):
-    """The request's body cannot be read; the connection is of no further use."""
-
-
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Serves one connection."""
 
@@ -72,37 +71,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:  # noqa: N802 - the name is the standard library's
-        """Answer one request of any method."""
-        try:
-            body = self._read_body()
-        except _BadBody:
-            self.close_connection = True
-            self._reply(400, b"", [("Connection", "close")])
+        """Answer one request of any method that the real server allows; others are for send_error."""
+        target = self.requestline.split()[1]  # of self.path, the standard library has cut slashes off
+        uri = _URI.fullmatch(target) if _LEGAL.fullmatch(target) else None
+        body = self._read_body()
+        if uri is None or body is None:
+            self.send_error(400)
             return
         with self.server.permits:
-            self._dispatch(urlsplit(self.path).path, body)
+            self._dispatch(uri["path"], uri["path"] + uri["rest"], body)
 
     do_POST = do_HEAD = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET  # noqa: N815
 
-    def _dispatch(self, path: str, body: bytes) -> None:
-        options = self.server.options
-        if options.metrics_path and path == options.metrics_path:
-            self._reply(200, metrics.page().encode("utf-8", "surrogateescape"), [("Content-Type", "text/plain")])
-        elif path.lower().startswith("/v1/"):
-            self._answer(path, body)
+    def _dispatch(self, path: str, whole_path: str, body: bytes) -> None:
+        """Answer a request; whole_path is the path with query and fragment, which are a part of it to all handlers."""
+        wanted = self.server.options.metrics_path
+        if wanted and path == wanted:
+            found = whole_path == wanted
+            text = metrics.page() if found else f"Unexpected path: {whole_path}. Should be {wanted}"
+            content = text.encode("utf-8", "surrogateescape")
+            self._reply(200 if found else 400, content, [("Content-Type", "text/plain")])
+        elif whole_path.lower().startswith("/v1/"):
+            self._answer(whole_path, body)
         else:
-            self.close_connection = True
-            self._reply(404, _NOT_FOUND_PAGE, [("Content-Type", "text/html"), ("Connection", "close")])
+            self.send_error(404)
 
     def _answer(self, path: str, body: bytes) -> None:
         cors = list(_CORS_HEADERS) if self.server.options.enable_cors_support else []
         if self.command == "OPTIONS":
             # A preflight is one only if it says where it comes from.
-            code = (
-                Code.OK
-                if self.headers.get("Origin", "").startswith(("http://", "https://"))
-                else (Code.FAILED_PRECONDITION)
-            )
+            says_where = self.headers.get("Origin", "").startswith(("http://", "https://"))
+            code = Code.OK if says_where else Code.FAILED_PRECONDITION
             metrics.request_count.add("", code.name)
             self._reply(_HTTP_STATUS[code], b"", [("Content-Type", "text/html; charset=ISO-8859-1"), *cors])
             return
@@ -110,33 +109,48 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         content = text.encode("utf-8", "surrogateescape")
         self._reply(_HTTP_STATUS[code], content, [("Content-Type", "application/json"), *cors])
 
-    def _read_body(self) -> bytes:
-        """Return the request's body, unpacked; raises _BadBody."""
+    def _read_body(self) -> bytes | None:
+        """Return the request's body, unpacked, or nothing of one that cannot be unpacked; None for a bad length."""
         try:
             if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
                 body = self._read_chunks()
             else:
-                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            if self.headers.get("Content-Encoding", "").lower() == "gzip" and body:
-                body = zlib.decompress(body, wbits=31)
-        except (ValueError, zlib.error) as error:
-            raise _BadBody from error
-        return body
+                body = self._read_bytes(self.headers.get("Content-Length", "0"), 10)
+            return zlib.decompress(body, wbits=31) if "gzip" in self.headers.get("Content-Encoding", "") else body
+        except ValueError:
+            return None
+        except zlib.error:
+            return b""
+
+    def _read_bytes(self, text: str, base: int) -> bytes:
+        """Return so many bytes of the request; raises ValueError for what is no size."""
+        size = int(text, base)
+        if size < 0:
+            raise ValueError(text)
+        return self.rfile.read(size)
 
     def _read_chunks(self) -> bytes:
         chunks = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            chunks.append(self.rfile.read(size))
+        while chunk := self._read_bytes(self.rfile.readline().split(b";")[0].decode("ascii"), 16):
+            chunks.append(chunk)
             self.rfile.readline()
         while self.rfile.readline().strip():
             pass
         return b"".join(chunks)
+
+    def send_error(self, code: int, _message: str | None = None, _explain: str | None = None) -> None:
+        """Answer with an error page of the HTTP library, and end the connection."""
+        self.close_connection = True
+        page = _ERROR_PAGE.format(int(code), HTTPStatus(code).phrase)
+        self._reply(code, page.encode(), [("Content-Type", "text/html")])
 
     def _reply(self, code: int, body: bytes, headers: list[tuple[str, str]]) -> None:
         reason = HTTPStatus(code).phrase if code != 499 else "Client Closed Request"
         self.send_response_only(code, reason)
         for name, value in headers:
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.send_header("Date", self.date_time_string())
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -6,8 +6,9 @@ multi_inference.cc and util.cc.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,8 @@ _VALUE_FIELDS = {
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run a request: its time limit, 0 for none, the API it is counted for, and a flag of the server."""
+    """How to run a request: its time limit, 0 for none, and a flag of the server."""
 
-    api: str
     timeout_ms: int = 0
     check_method_name: bool = False
 
@@ -53,14 +53,12 @@ def _debug_string(signature: Any) -> str:
     return f"goo.gle/debugproto   \n{text_format.MessageToString(signature)}"
 
 
-def _run(
-    bundle: Bundle, model: str, settings: RunSettings, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
-) -> list[np.ndarray]:
-    """Run the session and count its time."""
+@contextlib.contextmanager
+def _timed(model: str, api: str) -> Iterator[None]:
+    """Measure the time of a session run that succeeds."""
     start = time.monotonic()
-    outputs = bundle.session.run(feeds, fetches, timeout_ms=settings.timeout_ms)
-    metrics.runtime_latency.observe((time.monotonic() - start) * 1e6, model, settings.api, "TF1")
-    return outputs
+    yield
+    metrics.runtime_latency.observe((time.monotonic() - start) * 1e6, model, api, "TF1")
 
 
 def parse_tensors(protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -80,6 +78,7 @@ def tensor_proto(array: np.ndarray, as_content: bool) -> Any:
     if as_content or dtype not in _VALUE_FIELDS:
         return tf.make_tensor_proto(array, dtype=dtype, shape=array.shape)
     proto = tensor_pb2.TensorProto(dtype=dtype)
+    proto.tensor_shape.SetInParent()
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     getattr(proto, _VALUE_FIELDS[dtype]).extend(array.ravel().tolist())
@@ -116,11 +115,12 @@ def predict(
             f"len({{{','.join(expected)}}}). Sent extra: {{{','.join(sorted(set(sent) - set(expected)))}}}. "
             f"Missing but required: {{{','.join(sorted(set(expected) - set(sent)))}}}."
         )
-    for alias in sent:
-        if alias not in signature.inputs:
+    for alias in expected:
+        if alias not in inputs:
             raise status.invalid_argument(
-                f"input tensor alias not found in signature: {alias}. Inputs expected to be in the set "
-                f"{{{','.join(expected)}}}."
+                f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and "
+                f"no default value provided. Inputs expected to be in the request {{{','.join(sent)}}}, or default "
+                "input alias set: "
             )
     for position, alias in enumerate(output_filter):
         if alias not in signature.outputs:
@@ -132,7 +132,8 @@ def predict(
             raise status.invalid_argument(f"duplicate output tensor alias: {alias}")
     aliases = list(output_filter) or sorted(signature.outputs)
     feeds = {signature.inputs[alias].name: value for alias, value in inputs.items()}
-    outputs = _run(bundle, model, settings, feeds, [signature.outputs[alias].name for alias in aliases])
+    with _timed(model, "Predict"):
+        outputs = bundle.session.run(feeds, [signature.outputs[alias].name for alias in aliases], settings.timeout_ms)
     return dict(zip(aliases, outputs, strict=True))
 
 
@@ -196,11 +197,16 @@ def _serialized_examples(examples: Any) -> np.ndarray:
 
 
 def _run_on_examples(
-    bundle: Bundle, model: str, examples: Any, input_name: str, output_names: Sequence[str], settings: RunSettings
+    bundle: Bundle,
+    model: str,
+    examples: Any,
+    input_names: Iterable[str],
+    output_names: Sequence[str],
+    settings: RunSettings,
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Feed tf.Examples to one tensor; returns the outputs by tensor name, and the number of examples."""
+    """Feed tf.Examples to some tensors; returns the outputs by tensor name, and the number of examples."""
     batch = _serialized_examples(examples)
-    outputs = _run(bundle, model, settings, {input_name: batch}, output_names)
+    outputs = bundle.session.run(dict.fromkeys(input_names, batch), output_names, settings.timeout_ms)
     metrics.request_example_counts.observe(len(batch), model)
     metrics.request_example_count_total.add(model, amount=len(batch))
     return dict(zip(output_names, outputs, strict=True)), len(batch)
@@ -271,7 +277,8 @@ def classify(bundle: Bundle, model: str, signature_name: str, examples: Any, set
     """Run a classification signature on a tensorflow.serving.Input; returns a ClassificationResult or raises."""
     signature = _signature(bundle, signature_name, _CLASSIFY, settings)
     input_name, output_names = _classification_tensors(signature)
-    outputs, number = _run_on_examples(bundle, model, examples, input_name, output_names, settings)
+    with _timed(model, "Classify"):
+        outputs, number = _run_on_examples(bundle, model, examples, [input_name], output_names, settings)
     return _classification_result(signature, outputs, number)
 
 
@@ -279,14 +286,15 @@ def regress(bundle: Bundle, model: str, signature_name: str, examples: Any, sett
     """Run a regression signature on a tensorflow.serving.Input; returns a RegressionResult or raises."""
     signature = _signature(bundle, signature_name, _REGRESS, settings)
     input_name, output_names = _regression_tensors(signature)
-    outputs, number = _run_on_examples(bundle, model, examples, input_name, output_names, settings)
+    with _timed(model, "Regress"):
+        outputs, number = _run_on_examples(bundle, model, examples, [input_name], output_names, settings)
     return _regression_result(signature, outputs, number)
 
 
 def multi_inference(bundle: Bundle, version: int, request: Any, settings: RunSettings) -> Any:
     """Run the tasks of a MultiInferenceRequest in one session run; returns a MultiInferenceResponse or raises."""
     signatures: dict[str, Any] = {}
-    input_tensor, output_names, model = "", set(), ""
+    input_names, output_names, model = set(), set(), ""
     for task in request.tasks:
         if not task.model_spec.name:
             raise status.invalid_argument("Found ModelSpec with an empty model name.")
@@ -307,11 +315,9 @@ def multi_inference(bundle: Bundle, version: int, request: Any, settings: RunSet
             raise status.StatusError(
                 status.Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
             )
-        input_tensor = input_tensor or task_input
-        if task_input != input_tensor:
-            raise status.invalid_argument("Input tensor must be the same for all Signatures.")
+        input_names.add(task_input)
         output_names.update(task_outputs)
-    outputs, number = _run_on_examples(bundle, model, request.input, input_tensor, sorted(output_names), settings)
+    outputs, number = _run_on_examples(bundle, model, request.input, input_names, sorted(output_names), settings)
     response = inference_pb2.MultiInferenceResponse()
     for task in request.tasks:
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE

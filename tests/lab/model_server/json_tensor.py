@@ -20,7 +20,7 @@ from tensorflow_serving.apis import input_pb2
 
 from . import dtypes, json_text, status
 
-_FLOAT_DIGITS = {types_pb2.DT_FLOAT: 24, types_pb2.DT_DOUBLE: 53}
+_FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 _INTEGER_RANGES = {
     types_pb2.DT_INT32: range(-(2**31), 2**31),
     types_pb2.DT_INT16: range(-(2**31), 2**31),
@@ -48,10 +48,6 @@ class PredictInput:
     tensors: dict[str, np.ndarray]
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _type_error(value: Any, dtype: int) -> status.StatusError:
     return status.invalid_argument(
         f"JSON Value: {json_text.shown(value)} Type: {json_text.type_name(value)} is not of expected type: "
@@ -61,19 +57,6 @@ def _type_error(value: Any, dtype: int) -> status.StatusError:
 
 def _format_error(value: Any, problem: str) -> status.StatusError:
     return status.invalid_argument(f"JSON Value: {json_text.shown(value)} {problem}")
-
-
-def _lossy_error(value: Any, target: str) -> status.StatusError:
-    return status.invalid_argument(
-        f"Cannot convert JSON value: {json_text.shown(value)} to {target} without loss of precision."
-    )
-
-
-def _is_lossless(value: int | float, digits: int) -> bool:
-    """Whether a number fits a binary float with so many digits: 24 for float32, 53 for float64."""
-    if _is_integer(value):
-        return abs(value) <= 2**digits - 1
-    return not math.isfinite(value) or digits == 53 or abs(value) <= float(np.finfo(np.float32).max)
 
 
 def _is_base64_object(value: Any) -> bool:
@@ -92,14 +75,12 @@ def _decode_base64(value: Any) -> bytes:
 
 def _scalar(value: Any, dtype: int) -> Any:
     """Return a JSON scalar as an element of a tensor; raises INVALID_ARGUMENT or UNIMPLEMENTED."""
-    if dtype in _FLOAT_DIGITS:
-        if not _is_integer(value) and not isinstance(value, float):
+    if dtype in _FLOATS:
+        if type(value) not in (int, float):
             raise _type_error(value, dtype)
-        if not _is_lossless(value, _FLOAT_DIGITS[dtype]):
-            raise _lossy_error(value, dtypes.type_string(dtype))
         return value
     if dtype in _INTEGER_RANGES:
-        if not _is_integer(value) or value not in _INTEGER_RANGES[dtype]:
+        if type(value) is not int or value not in _INTEGER_RANGES[dtype]:
             raise _type_error(value, dtype)
         return value
     if dtype == types_pb2.DT_STRING:
@@ -153,7 +134,7 @@ def _fill(value: Any, level: int, shape: list[int], dtype: int, elements: list[A
 
 
 def _to_array(elements: list[Any], shape: list[int], dtype: int) -> np.ndarray:
-    """Return elements as an array; small integer types wrap around, as they do in the real server."""
+    """Return elements as an array; floats are rounded and small integers wrap around, as in the real server."""
     target = tf.dtypes.as_dtype(dtype).as_numpy_dtype
     with np.errstate(over="ignore"):
         wide = np.int32 if dtype in (types_pb2.DT_INT16, types_pb2.DT_INT8, types_pb2.DT_UINT8) else target
@@ -286,7 +267,7 @@ def parse_predict(body: bytes, find_inputs: Callable[[str], Mapping[str, Any]]) 
     if has_rows:
         rows = document["instances"]
         if not isinstance(rows, list):
-            raise _format_error(document, "Excepting 'instances' to be an list/array")
+            raise _format_error(document, "Expecting 'instances' to be an list/array")
         if not rows:
             raise _format_error(document, "No values in 'instances' array")
         return PredictInput(name, Format.ROW, _tensors_from_rows(rows, inputs))
@@ -315,14 +296,11 @@ def _add_to_feature(value: Any, name: str, feature: Any) -> None:
     elif isinstance(value, str):
         values_of("bytes_list").append(value.encode("utf-8", "surrogateescape"))
     elif isinstance(value, float):
-        values = values_of("float_list")
-        if not _is_lossless(value, 24):
-            raise _lossy_error(value, "float")
-        values.append(value)
+        values_of("float_list").append(value)
     else:
         values = values_of("int64_list")
         if value >= 2**63:
-            raise status.invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise status.invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         values.append(int(value))
 
 
@@ -362,7 +340,7 @@ def parse_examples(body: bytes) -> tuple[str, Any]:
 
 def _write_element(writer: json_text.PrettyWriter, value: Any, dtype: int, as_bytes: bool) -> None:
     """Write one element of a tensor; raises INVALID_ARGUMENT for a type that JSON answers do not carry."""
-    if dtype in _FLOAT_DIGITS:
+    if dtype in _FLOATS:
         writer.raw(json_text.decimal_text(float(value), single=dtype == types_pb2.DT_FLOAT))
     elif dtype in _INTEGER_RANGES:
         writer.raw(str(int(value)))

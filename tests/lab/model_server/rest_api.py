@@ -19,7 +19,7 @@ from . import inference, json_tensor, metrics, model_info, status
 from .core import ServerCore
 from .savedmodel import DEFAULT_SIGNATURE
 
-_VERSION_OR_LABEL = r"(?:(?:/versions/([0-9]+))|(?:/labels/([a-zA-Z0-9_]+)))?"
+_VERSION_OR_LABEL = r"(?:(?:/versions/([0-9]+))|(?:/labels/([^/:]+)))?"
 _PREDICTION = re.compile(rf"/v1/models/([^/:]+){_VERSION_OR_LABEL}:(classify|regress|predict)", re.IGNORECASE)
 _MODEL = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION_OR_LABEL}(?:/(metadata))?", re.IGNORECASE)
 
@@ -42,7 +42,8 @@ class RestApi:
     def answer(self, http_method: str, path: str, body: bytes) -> tuple[status.Code, str]:
         """Return the canonical code and the JSON text of the answer, and count the request.
 
-        A request whose path is malformed is counted for the model with the empty name (observed on a real server).
+        The path has query and fragment still. A request whose path is malformed is counted for the model with the empty
+        name (observed on a real server).
         """
         start = time.monotonic()
         model, api = "", ""
@@ -62,8 +63,9 @@ class RestApi:
                 text = self._infer(spec, api, body, f"Malformed request: {http_method} {path}")
             else:
                 text = self._describe(spec, bool(parsed.group(4)))
-        except status.StatusError as error:
-            code, text = error.code, json_tensor.error_text(error.message)
+        except Exception as error:
+            problem = status.of(error)
+            code, text = problem.code, json_tensor.error_text(problem.message)
         finally:
             metrics.request_count.add(model, code.name)
             if code is status.Code.OK:
@@ -71,7 +73,7 @@ class RestApi:
         return code, text
 
     def _infer(self, spec: Any, api: str, body: bytes, malformed: str) -> str:
-        settings = inference.RunSettings(api.capitalize(), self._timeout_ms, self._check_method_name)
+        settings = inference.RunSettings(self._timeout_ms, self._check_method_name)
         if api == "predict":
             return self._predict(spec, body, settings)
         if api not in ("classify", "regress"):  # the pattern ignores case, the dispatch does not
@@ -119,5 +121,5 @@ def _model_spec(model: str, parsed: re.Match[str]) -> Any:
     if parsed.group(2):
         spec.version.value = int(parsed.group(2))
     elif parsed.group(3):
-        spec.version_label = parsed.group(3)
+        spec.version_label = unquote(parsed.group(3), errors="surrogateescape")
     return spec

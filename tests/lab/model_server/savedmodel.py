@@ -10,11 +10,10 @@ import gc
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
@@ -50,8 +49,8 @@ class Session:
         self,
         feeds: Mapping[str, np.ndarray],
         fetches: Iterable[str] = (),
-        targets: Iterable[str] = (),
         timeout_ms: int = 0,
+        targets: Iterable[str] = (),
     ) -> list[np.ndarray]:
         """Run the graph and return the fetched tensors, with no check before TensorFlow's own.
 
@@ -69,13 +68,15 @@ class Session:
             tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
         )
         try:
-            return pywrap_tf_session.TF_SessionRun_wrapper(
+            outputs = pywrap_tf_session.TF_SessionRun_wrapper(
                 self._session._session, options, feed_dict, fetch_list, target_list, None
             )
         except tf.errors.OpError as error:
             raise _to_status(error) from error
         finally:
             pywrap_tf_session.TF_DeleteBuffer(options)
+        # Scalars come as numbers and bytes.
+        return [np.asarray(output, dtype=object if isinstance(output, bytes) else None) for output in outputs]
 
     def _output(self, name: str) -> Any:
         """Return the C handle of a tensor; a bare operation name means its output 0, as in the C++ session."""
@@ -86,10 +87,22 @@ class Session:
         self._session.close()
 
 
+class Runner(Protocol):
+    """A session, or what wraps one."""
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], fetches: Iterable[str] = (), timeout_ms: int = 0
+    ) -> list[np.ndarray]:
+        """Return the tensors of the names in fetches for those in feeds; raises StatusError."""
+
+    def close(self) -> None:
+        """Release what the session holds."""
+
+
 class Bundle:
     """A loaded SavedModel: its signatures and the session that runs them."""
 
-    def __init__(self, signatures: dict[str, Any], session: Session) -> None:
+    def __init__(self, signatures: dict[str, Any], session: Runner) -> None:
         self.signatures = signatures
         self.session = session
 
@@ -100,34 +113,19 @@ class Bundle:
         gc.collect()  # graphs refer to themselves
 
 
-def _find_saved_model(directory: str) -> Path:
-    """Return the path of saved_model.pb or saved_model.pbtxt; raises NOT_FOUND."""
-    for name in ("saved_model.pb", "saved_model.pbtxt"):
-        file = Path(directory, name)
-        if file.exists():
-            return file
-    raise status.not_found(
-        f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}. Check that the "
-        "directory exists and that you have the right permissions for accessing it."
-    )
-
-
 def _read_saved_model(file: Path) -> Any:
-    """Parse saved_model.pb or saved_model.pbtxt; raises DATA_LOSS, or the status of the file that cannot be read."""
+    """Parse saved_model.pb; raises OUT_OF_RANGE, or the status of the file that cannot be read.
+
+    A file of nine bytes was seen to be OUT_OF_RANGE, as the parser reads on when it nears the end; of a longer one
+    TensorFlow may say DATA_LOSS.
+    """
     log.info("tensorflow/cc/saved_model/reader.cc:83", f"Reading SavedModel from: {file.parent}")
-    proto = saved_model_pb2.SavedModel()
     try:
-        content = file.read_bytes()
-        if file.suffix == ".pbtxt":
-            return text_format.Parse(content, proto)
-        proto.ParseFromString(content)
+        return saved_model_pb2.SavedModel.FromString(file.read_bytes())
     except OSError as error:
         raise status.from_os_error(error, str(file)) from error
     except DecodeError as error:
-        raise status.StatusError(status.Code.DATA_LOSS, f"Can't parse {file} as binary proto") from error
-    except text_format.ParseError as error:
-        raise status.StatusError(status.Code.DATA_LOSS, f"Can't parse {file} as text proto") from error
-    return proto
+        raise status.StatusError(status.Code.OUT_OF_RANGE, "Read less bytes than requested") from error
 
 
 def _find_meta_graph(saved_model: Any, tags: set[str]) -> Any:
@@ -214,9 +212,16 @@ def _load(file: Path, tags: set[str], config: Any) -> Bundle:
 def load(directory: str, tags: set[str], config: Any) -> Bundle:
     """Load the SavedModel in a version directory and count the attempt in the metrics, if there is one to load.
 
+    There is none without saved_model.pb (session_bundle/oss/session_bundle_util.cc:74; the .pbtxt is not read here).
+
     tags must be those of a meta graph, config is a ConfigProto. Raises StatusError with TensorFlow's code and message.
     """
-    file = _find_saved_model(directory)
+    file = Path(directory, "saved_model.pb")
+    if not file.exists():
+        raise status.not_found(
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`saved_model.pb`)\nSpecified file path: {directory}"
+        )
     start = time.monotonic()
     outcome, problem = "success", None
     try:

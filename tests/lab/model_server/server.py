@@ -5,8 +5,8 @@ Source: tensorflow/serving @ 9d981c5c, model_servers/server.cc.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -40,6 +40,7 @@ class _ModelLoader:
         self._tags = set(filter(None, flags["saved_model_tags"].split(",")))
         self._session_config = _session_config(flags)
         self._batching_parameters = batching_parameters
+        self._per_model_batching = flags["enable_per_model_batching_parameters"]
         self._warmup_enabled = flags["enable_model_warmup"]
         self._warmup_iterations = max(1, flags["num_request_iterations_for_warmup"])
 
@@ -47,8 +48,9 @@ class _ModelLoader:
         """Return the loaded model; raises StatusError."""
         bundle = savedmodel.load(directory, self._tags, self._session_config)
         try:
-            if self._batching_parameters is not None:
-                batching.validate(self._batching_parameters)
+            parameters = batching.for_model(directory, self._batching_parameters, self._per_model_batching)
+            if parameters is not None:
+                bundle.session = batching.BatchingSession(bundle.session, parameters)
             if self._warmup_enabled:
                 warmup.run(bundle, directory, self._warmup_iterations)
         except BaseException:
@@ -133,9 +135,9 @@ def _poll_config(core: ServerCore, path: str) -> None:
 def _check_flags(flags: dict[str, Any]) -> None:
     """Raise INVALID_ARGUMENT for combinations that the real server refuses before it looks at any model."""
     if flags["port"] == 0 and not flags["grpc_socket_path"]:
-        raise status.invalid_argument("At least one of grpc_port or grpc_socket_path must be set.")
-    if flags["use_alts_credentials"] and flags["ssl_config_file"]:
-        raise status.invalid_argument("Either use_alts_credentials must be false or ssl_config_file must be empty.")
+        raise status.invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        )
     if not flags["model_base_path"] and not flags["model_config_file"]:
         raise status.invalid_argument(
             "Both server_options.model_base_path and server_options.model_config_file are empty!"
@@ -149,9 +151,7 @@ def _start_grpc(core: ServerCore, flags: dict[str, Any]) -> grpc.Server:
             port=flags["port"],
             socket_path=flags["grpc_socket_path"],
             max_threads=flags["grpc_max_threads"],
-            channel_arguments=flags["grpc_channel_arguments"],
             ssl_config_file=flags["ssl_config_file"],
-            use_alts_credentials=flags["use_alts_credentials"],
             enable_healthcheck_service=flags["enable_grpc_healthcheck_service"],
             check_method_name=flags["enable_signature_method_name_check"],
             serialize_as_tensor_content=flags["enable_serialization_as_tensor_content"],
@@ -197,11 +197,10 @@ def build_and_start(flags: dict[str, Any]) -> RunningServer:
     flags are the values of all flags. Raises StatusError with what the real server prints as its reason not to start.
     """
     tf.get_logger().setLevel("ERROR")
+    sys.setrecursionlimit(20_000)  # JSON may be nested deeper than Python lets it by default
     _check_flags(flags)
     config = _model_server_config(flags)
     loader = _ModelLoader(flags, _batching_parameters(flags))
-    if flags["thread_pool_factory_config_file"] and not Path(flags["thread_pool_factory_config_file"]).is_file():
-        raise status.not_found(f"{flags['thread_pool_factory_config_file']}; No such file or directory")
     core = ServerCore(
         loader,
         CoreOptions(
@@ -215,6 +214,9 @@ def build_and_start(flags: dict[str, Any]) -> RunningServer:
         ),
     )
     core.reload_config(config)
+    if path := flags["thread_pool_factory_config_file"]:
+        # No factory is linked into the program, so that no file will do (server.cc:361).
+        raise status.invalid_argument(f"Invalid protobuf file: '{path}'")
     poll_wait_seconds = flags["model_config_file_poll_wait_seconds"]
     if poll_wait_seconds > 0 and flags["model_config_file"]:
         executors.run_periodically(

@@ -85,6 +85,9 @@ def poll_model(model: MonitoredModel) -> list[tuple[int, str]]:
             f"Could not find base path {model.base_path} for servable {model.name} with error NOT_FOUND: "
             f"{model.base_path} not found"
         )
+    if model.policy.HasField("specific") and not model.policy.specific.versions:
+        log.warning(f"{_PLACE}:181", f"No specific versions requested for servable {model.name}.")
+        return []
     try:
         children = sorted(child.name for child in Path(model.base_path).iterdir())
     except OSError as error:

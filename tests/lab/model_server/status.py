@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+import traceback
+
+from . import log
 
 
 class Code(enum.IntEnum):
@@ -52,6 +55,14 @@ def failed_precondition(message: str) -> StatusError:
 def not_found(message: str) -> StatusError:
     """Return a NOT_FOUND error."""
     return StatusError(Code.NOT_FOUND, message)
+
+
+def of(error: Exception) -> StatusError:
+    """Return a StatusError as it is; any other exception is a defect of this server, logged and INTERNAL."""
+    if isinstance(error, StatusError):
+        return error
+    log.error("status.py", "".join(traceback.format_exception(error)).rstrip())
+    return StatusError(Code.INTERNAL, f"The lab's model server failed: {error!r}")
 
 
 def from_os_error(error: OSError, path: str) -> StatusError:

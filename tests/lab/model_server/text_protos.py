@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format, wrappers_pb2
 
-from . import status
+from . import log, status
 
 MessageT = TypeVar("MessageT", bound=message.Message)
 
@@ -80,8 +80,9 @@ def new(name: str) -> Any:
 def read(path: str, into: MessageT) -> MessageT:
     """Parse a text-format file into a message and return it.
 
-    Raises StatusError as ParseProtoTextFile does (model_servers/server.cc): the file is mapped into memory, which
-    fails for an empty one with EINVAL.
+    Raises StatusError as ParseProtoTextFile does (util/proto_util.h): the file is mapped into memory, which fails for
+    an empty one with EINVAL. What does not parse is logged with line and column (text_format.cc:378 of
+    protobuf v31.1).
     """
     try:
         content = Path(path).read_bytes()
@@ -92,4 +93,9 @@ def read(path: str, into: MessageT) -> MessageT:
     try:
         return text_format.Parse(content, into)
     except (text_format.ParseError, UnicodeDecodeError) as error:
+        # Python says `LINE:COLUMN : problem`, C++ `LINE:COLUMN: problem`.
+        where = str(error).replace(" : ", ": ", 1)
+        log.error(
+            "google/protobuf/text_format.cc:378", f"Error parsing text-format {into.DESCRIPTOR.full_name}: {where}"
+        )
         raise status.invalid_argument(f"Invalid protobuf file: '{path}'") from error

@@ -21,9 +21,9 @@ _PLACE = "tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc"
 
 
 def _replay(bundle: Bundle, record: Any) -> None:
-    """Run the request of one PredictionLog; raises StatusError."""
+    """Run the request of one PredictionLog, if it has one; raises StatusError."""
     kind = record.WhichOneof("log_type")
-    settings = inference.RunSettings(api="Warmup")
+    settings = inference.RunSettings()
     if kind == "predict_log":
         request = record.predict_log.request
         inputs = inference.parse_tensors(request.inputs)
@@ -37,8 +37,9 @@ def _replay(bundle: Bundle, record: Any) -> None:
         inference.regress(bundle, request.model_spec.name, request.model_spec.signature_name, request.input, settings)
     elif kind == "multi_inference_log":
         inference.multi_inference(bundle, 0, record.multi_inference_log.request, settings)
-    else:
-        raise status.StatusError(status.Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    elif kind is not None:
+        number = record.DESCRIPTOR.fields_by_name[kind].number
+        raise status.StatusError(status.Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
 def _replay_file(bundle: Bundle, path: Path, iterations: int) -> tuple[int, status.StatusError | None]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import text_format
 from saved_model_files import make_saved_model
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
     CatalogError,
@@ -20,6 +22,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     retained_versions,
     served_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import render_models_config
 
 LATEST: dict[str, Any] = {"latest": {"num_versions": 1}}
 
@@ -104,7 +108,7 @@ def test_all_problems_of_a_catalogue_are_reported_at_once(source: Path, tmp_path
             {"name": "MLP", "source": str(source)},
             {"name": "gone", "source": str(tmp_path / "gone")},
             {"name": "../up", "source": str(source)},
-            {"name": "label", "source": str(source), "version_labels": {"a b": 1}},
+            {"name": "label", "source": str(source), "version_labels": {"a/b": 1}},
             {"name": "policy", "source": str(source), "model_version_policy": {"latest": {}, "all": {}}, "keep": 0},
         ]
     )
@@ -112,7 +116,7 @@ def test_all_problems_of_a_catalogue_are_reported_at_once(source: Path, tmp_path
         "model MLP is listed 2 times",
         "gone is not a directory",
         "model name '../up'",
-        "label 'a b'",
+        "label 'a/b'",
         "model policy: model_version_policy takes exactly one of latest, all and specific",
         "model policy: keep is 0, and has to be at least 1",
     ]
@@ -216,10 +220,44 @@ def test_name_that_fits_no_directory_or_url_is_refused(source: Path, name: str) 
     assert text.startswith(f"model name {name!r}: use letters")
 
 
-@pytest.mark.parametrize("label", ["", "a-b", "a.b", "a/b", "a b", "é", "a\n"])
+HOSTILE_LABELS = [
+    "a-b",
+    "a b",
+    "a.b",
+    "..",
+    "100%",
+    "%41",
+    'a"b',
+    "a'b",
+    "a\\b",
+    "{$a}",
+    "${uri}",
+    "a;b",
+    "é",
+    "蓝绿",
+    "\xa0",
+]
+
+
+@pytest.mark.parametrize("label", HOSTILE_LABELS)
+def test_label_may_be_any_text(source: Path, label: str) -> None:
+    (model,) = read_catalog([{"name": "MLP", "source": str(source), "version_labels": {label: 1}}])
+    assert model.labels == {label: 1}
+    config = render_models_config([{"name": "MLP", "version_labels": {label: 1}}])
+    read = text_format.Parse(config, ModelServerConfig()).model_config_list.config[0].version_labels
+    assert dict(read) == {label: 1}
+
+
+@pytest.mark.parametrize("label", ["", "a/b", "a:b", "\ud800"])
 def test_label_that_fits_no_url_is_refused(source: Path, label: str) -> None:
     (text,) = problems([{"name": "MLP", "source": str(source), "version_labels": {label: 1}}])
-    assert text == f"model MLP: version_labels: label {label!r} may hold letters, digits and _ only"
+    assert text == f"model MLP: version_labels: label {label!r} has to be a text without / and :, and not empty"
+
+
+@pytest.mark.parametrize("label", ["a\n", "a\tb", "\x7f", "\x85", "\u2028"])
+def test_label_with_a_control_character_is_refused(source: Path, label: str) -> None:
+    (text,) = problems([{"name": "MLP", "source": str(source), "version_labels": {label: 1}}])
+    assert text == f"model MLP: version_labels is '{printable(label)}'; take the control characters out of it."
 
 
 @pytest.mark.parametrize("version", [None, "two", [1], -1, 1.5, True, 2**63])

@@ -67,7 +67,15 @@ def taken_by(made: Plan, name: str, drained: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "path", ["a.b:predict", "a.b/versions/12:predict", "c/labels/stable_1:predict", "c/versions/1:predict"]
+    "path",
+    [
+        "a.b:predict",
+        "a.b/versions/12:predict",
+        "c/labels/stable_1:predict",
+        'c/labels/a "{$b}" \\ 100% é:predict',
+        "c/labels/a%20b:predict",
+        "c/versions/1:predict",
+    ],
 )
 def test_predictions_of_served_models_pass(path: str) -> None:
     assert rest_ports(planned(ONE), "POST", f"/v1/models/{path}") == [8501]
@@ -82,6 +90,11 @@ def test_predictions_of_served_models_pass(path: str) -> None:
         ("POST", "/v1/models/c:classify"),
         ("POST", "/v1/models/c/versions/x:predict"),
         ("POST", "/v1/models/c/versions/1/labels/x:predict"),
+        ("POST", "/v1/models/c/labels/:predict"),
+        ("POST", "/v1/models/c/labels/a/b:predict"),
+        ("POST", "/v1/models/c/labels/a:b:predict"),
+        ("POST", "/v1/models/c/labels/a\rb:predict"),
+        ("POST", "/v1/models/c/labels/a\x7f:predict"),
         ("POST", "/v1/models/c:predict/x"),
         ("POST", "/x/v1/models/c:predict"),
         ("GET", "/v1/models/c"),

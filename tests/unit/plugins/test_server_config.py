@@ -34,6 +34,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_f
 KEY = "-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
 PLATFORM = "type.googleapis.com/tensorflow.serving.SavedModelBundleSourceAdapterConfig"
+SPLIT = {"enable_large_batch_splitting": True, "max_execution_batch_size": 4, "max_batch_size": 8}
 SCALARS = {1: "double", 2: "float", 3: "int64", 5: "int32", 8: "bool", 9: "string", 11: "message", 13: "uint32"}
 SCALARS[14] = "enum"
 
@@ -140,6 +141,9 @@ def test_platform_file_has_its_settings_inside_an_any() -> None:
         ("batching_parameters.config", {"allowed_batch_sizes": [4, 2], "max_batch_size": 2}, "has to go up"),
         ("batching_parameters.config", {"allowed_batch_sizes": [4], "max_batch_size": 8}, "has to be max_batch_size"),
         ("batching_parameters.config", {"allowed_batch_sizes": [4]}, "max_batch_size, which is 1000"),
+        ("batching_parameters.config", SPLIT | {"allowed_batch_sizes": [4]}, "has to be max_batch_size, which is 8"),
+        ("batching_parameters.config", SPLIT | {"max_execution_batch_size": 9}, "has to be at most max_batch_size"),
+        ("batching_parameters.config", {"enable_large_batch_splitting": True}, "needs max_batch_size"),
         ("monitoring.config", {"prometheus_config": {"path": "metrics"}}, "has to begin with /"),
         ("ssl.config", {"server_cert": CERTIFICATE}, "server_key is missing"),
         ("ssl.config", {"server_key": "/etc/key.pem", "server_cert": CERTIFICATE}, "not its path"),

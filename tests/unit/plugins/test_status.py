@@ -150,6 +150,7 @@ def test_version_that_a_specific_policy_does_not_name_is_drift() -> None:
         ({2: ["canary", "stable"]}, ["label stable is to lead to version 1", ""]),
         ({2: ["canary"]}, ["", "label stable leads nowhere"]),
         ({2: ["canary"], 1: ["old", "stable"]}, ["", "the catalogue has no label old"]),
+        ({2: ["canary"], 1: ["a, stable", "stable"]}, ["", "the catalogue has no label a, stable"]),
     ],
 )
 def test_label_that_leads_elsewhere_than_the_catalogue_says_is_drift(

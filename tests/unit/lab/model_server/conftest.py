@@ -21,7 +21,7 @@ from lab_server import LabServer, model_entry, running, write_config  # noqa: E4
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the models of export_models.py and golden_models.py; they are not changed."""
+    """A directory with the models of export_models.py; they are not changed."""
     directory = tmp_path_factory.mktemp("exported")
     command = [sys.executable, str(HERE / "export_models.py"), str(directory)]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)  # noqa: S603
@@ -79,19 +79,26 @@ def publisher(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Publi
     return Publisher(tmp_path_factory.mktemp("models"), exported / "golden" / "affine")
 
 
+LABELS = ("a-b", "a b", "100%", "ä", 'a"b', "a\\b", "{$a}", "a:b")
 KERAS_KINDS = ("sequential_saved", "sequential_exported", "subclass_saved", "subclass_archived")
 
 
 @pytest.fixture(scope="session")
 def models_server(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Iterator[LabServer]:
-    """A server of one model of each kind, with the Prometheus page at a path of its own and without CORS."""
+    """A server of a model of each kind, one with labels, the Prometheus page at a path of its own, and no CORS."""
     directory = tmp_path_factory.mktemp("models_server")
     paths = {kind: exported / "keras" / kind for kind in KERAS_KINDS}
     paths |= {name: exported / name for name in ("examples", "slow", "words", "warm")}
     paths |= {name: exported / "golden" / name for name in ("affine", "two", "text")}
-    write_config(directory / "models.config", *(model_entry(name, path) for name, path in paths.items()))
+    labels = {"two": dict.fromkeys(LABELS, 1)}
+    entries = [model_entry(name, path, labels=labels.get(name)) for name, path in paths.items()]
+    write_config(directory / "models.config", *entries)
     monitoring = directory / "monitoring.config"
     monitoring.write_text('prometheus_config { enable: true path: "/metrics" }\n', encoding="utf-8")
-    flags = [f"--model_config_file={directory / 'models.config'}", f"--monitoring_config_file={monitoring}"]
+    flags = [
+        f"--model_config_file={directory / 'models.config'}",
+        f"--monitoring_config_file={monitoring}",
+        "--allow_version_labels_for_unavailable_models=true",
+    ]
     with running(directory, *flags) as server:
         yield server.wait_until_ready()

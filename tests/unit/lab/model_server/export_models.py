@@ -1,4 +1,4 @@
-"""Export the SavedModels that the tests serve, beside those of golden_models.py: export_models.py DIR.
+"""Export the SavedModels that the tests serve, those that answers were recorded of too: export_models.py DIR.
 
 keras/{sequential_saved,sequential_exported,subclass_saved,subclass_archived}: four ways to save a Keras 3 model with
     four inputs and one output; a model that has the suffix _saved loads and cannot predict.
@@ -13,6 +13,7 @@ import shutil
 import sys
 
 import golden_models
+import golden_models_2
 import keras
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -96,6 +97,7 @@ def add_warmup(version_directory, signature_name):
 
 def main(target):
     golden_models.main(f"{target}/golden")
+    golden_models_2.main(f"{target}/golden_2")
     export_keras(f"{target}/keras")
     examples = Examples()
     tf.saved_model.save(

@@ -213,7 +213,7 @@ def model_entry(name: str, base_path: Path | str, policy: str = "", labels: dict
     if policy:
         parts.append(f"model_version_policy {{ {policy} }}")
     for label, version in (labels or {}).items():
-        parts.append(f'version_labels {{ key: "{label}" value: {version} }}')
+        parts.append(f"version_labels {{ key: {json.dumps(label, ensure_ascii=False)} value: {version} }}")
     return f"config {{ {' '.join(parts)} }}"
 
 

@@ -1,10 +1,17 @@
-"""The gRPC services."""
+"""The gRPC services.
+
+Messages that were not recorded are from tensorflow/serving @ 9d981c5c: servables/tensorflow/predict_impl.cc:40,
+predict_util.cc:66 and 93 and get_model_metadata_impl.cc:38, core/basic_manager.cc:139, and
+model_servers/server_core.cc:145, 844 and 891.
+"""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from google.protobuf import text_format
 from lab_server import LabServer, model_entry, running
+from model_server import grpc_service, metrics
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -65,6 +73,11 @@ def test_predict_answers_with_tensors_and_the_version_that_answered(prediction: 
     assert (spec.name, spec.version.value, spec.signature_name) == ("two", 1, "serving_default")
 
 
+def test_scalar_has_a_shape_of_no_dimensions(prediction: Any) -> None:
+    output = prediction.Predict(predict_request("affine", x=1.0), timeout=10).outputs["y"]
+    assert (output.HasField("tensor_shape"), list(output.tensor_shape.dim), list(output.float_val)) == (True, [], [2.5])
+
+
 def test_predict_gives_the_outputs_asked_for(prediction: Any) -> None:
     request = predict_request("text", t=[b"abc\xff"])
     request.output_filter.append("up_bytes")
@@ -104,6 +117,14 @@ def test_predict_gives_the_outputs_asked_for(prediction: Any) -> None:
 def test_bad_predict_request_has_the_right_status(prediction: Any, request_text: str, code: str, details: str) -> None:
     request = text_format.Parse(request_text, predict_pb2.PredictRequest())
     assert refusal(prediction.Predict, request) == (grpc.StatusCode[code], details)
+
+
+def test_input_of_another_name_is_refused(prediction: Any) -> None:
+    assert refusal(prediction.Predict, predict_request("affine", nope=[1.0])) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value provided. "
+        "Inputs expected to be in the request {nope}, or default input alias set: ",
+    )
 
 
 def test_input_of_the_wrong_type_fails_in_the_model(prediction: Any) -> None:
@@ -149,27 +170,36 @@ def test_classify_and_regress_run_on_examples(prediction: Any) -> None:
     assert [entry.value for entry in regressions] == [0.5, 4.0]
 
 
-def test_multi_inference_refuses_signatures_with_different_input_tensors(prediction: Any) -> None:
+def test_multi_inference_feeds_every_input_tensor_and_is_not_counted(prediction: Any, models_server: LabServer) -> None:
+    """As in servables/tensorflow/multi_inference.cc:84 and model_servers/prediction_service_impl.cc:131 @ 9d981c5c."""
     request = examples_input(inference_pb2.MultiInferenceRequest(), 0.25)
     for signature, method in (("serving_default", "classify"), ("regress", "regress")):
         task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
         task.model_spec.name = "examples"
         task.model_spec.signature_name = signature
-    code, details = refusal(prediction.MultiInference, request)
-    assert (code, details) == (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        "Input tensor must be the same for all Signatures.",
-    )
+    counted = ':tensorflow:serving:request_count{model_name="examples",status="OK"}'
+    before = models_server.metrics().get(counted)
+    classified, regressed = prediction.MultiInference(request, timeout=10).results
+    classes = classified.classification_result.classifications[0].classes
+    assert [(entry.label, entry.score) for entry in classes] == [("low", 0.75), ("high", 0.25)]
+    assert regressed.regression_result.regressions[0].value == 0.5
+    assert (regressed.model_spec.name, regressed.model_spec.version.value) == ("examples", 1)
+    assert models_server.metrics().get(counted) == before
 
 
-def test_multi_inference_answers_each_task(prediction: Any) -> None:
-    request = examples_input(inference_pb2.MultiInferenceRequest(), 0.25)
-    task = request.tasks.add(method_name="tensorflow/serving/regress")
-    task.model_spec.name = "examples"
-    task.model_spec.signature_name = "regress"
-    result = prediction.MultiInference(request, timeout=10).results[0]
-    assert result.regression_result.regressions[0].value == 0.5
-    assert (result.model_spec.name, result.model_spec.version.value) == ("examples", 1)
+def test_exception_of_the_labs_own_is_internal_and_counted(models_server: LabServer) -> None:
+    class Context:
+        def time_remaining(self) -> None:
+            return None
+
+        def abort(self, code: grpc.StatusCode, details: str) -> None:
+            raise RuntimeError(code, details)
+
+    service = grpc_service.PredictionService(None, None)
+    with pytest.raises(RuntimeError) as caught:
+        service.Predict(predict_request("defective", x=[1.0]), Context())
+    assert caught.value.args[0] is grpc.StatusCode.INTERNAL
+    assert ':request_count{model_name="defective",status="INTERNAL"} 1\n' in metrics.page()
 
 
 def test_metadata_without_a_field_is_refused(prediction: Any) -> None:
@@ -231,10 +261,22 @@ def secured(
         "--enable_grpc_healthcheck_service",
         "--enable_batching",
         "--enable_serialization_as_tensor_content",
-        "--grpc_channel_arguments=grpc.max_connection_age_ms=60000",
     ]
     with running(directory, *flags) as server:
         yield server.wait_until_ready(), grpc.ssl_channel_credentials(certificate.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "status"), [("server_key:", -signal.SIGABRT), ('server_key: "no key" server_cert: "none"', 255)]
+)
+def test_ssl_config_file_that_is_none_aborts_and_one_without_a_key_ends_the_start(
+    tmp_path: Path, exported: Path, text: str, status: int
+) -> None:
+    (tmp_path / "ssl.config").write_text(text, encoding="utf-8")
+    flags = [f"--model_base_path={exported / 'golden' / 'affine'}", f"--ssl_config_file={tmp_path / 'ssl.config'}"]
+    with running(tmp_path, *flags) as server:
+        assert server.wait_for_exit() == status
+        assert "Successfully loaded servable version {name: default version: 2}" in server.log()
 
 
 def test_ssl_config_file_encrypts_grpc(secured: tuple[LabServer, grpc.ChannelCredentials]) -> None:
@@ -260,10 +302,14 @@ def test_health_service_answers_only_with_its_flag(
     server, credentials = secured
     with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as opened:
         assert check(opened, b"") == b"\x08\x01", "SERVING"
-        assert check(opened, b"tensorflow.serving.PredictionService") == b"\x08\x01"
-        with pytest.raises(grpc.RpcError) as caught:
-            check(opened, b"nobody")
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert check(opened, b"PredictionService") == check(opened, b"ModelService") == b"\x08\x01"
+        for unknown in (b"tensorflow.serving.PredictionService", b"nobody"):
+            with pytest.raises(grpc.RpcError) as caught:
+                check(opened, unknown)
+            assert (caught.value.code(), caught.value.details()) == (
+                grpc.StatusCode.NOT_FOUND,
+                "service name unknown",
+            )
     with pytest.raises(grpc.RpcError) as caught:
         check(channel, b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

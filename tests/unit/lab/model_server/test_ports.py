@@ -64,14 +64,6 @@ def test_grpc_port_is_shared_by_two_servers_and_either_answers(
         assert {knows(f"localhost:{first.grpc_port}", "half") for _ in range(60)} == {True, False}
 
 
-def test_grpc_port_is_not_shared_where_a_channel_argument_says_so(
-    tmp_path: Path, served: list[str], first: LabServer
-) -> None:
-    flags = [f"--port={first.grpc_port}", "--grpc_channel_arguments=grpc.so_reuseport=0"]
-    with running(tmp_path, *served, *flags) as second:
-        assert second.wait_for_exit() == 255
-
-
 def test_grpc_port_of_a_program_that_does_not_share_ends_the_start(
     tmp_path: Path, served: list[str], taken_port: int
 ) -> None:
@@ -107,12 +99,12 @@ def test_taken_rest_port_is_an_error_line_and_the_server_runs_on_without_rest(
         assert all(first.states("half") for _ in range(20)), "REST must not share its port"
 
 
-def test_channel_argument_without_a_value_is_a_segmentation_fault_once_the_models_are_loaded(
+def test_thread_pool_factory_config_file_ends_the_start_once_the_models_are_loaded(
     tmp_path: Path, served: list[str]
 ) -> None:
-    with running(tmp_path, *served, "--grpc_channel_arguments=grpc.max_connection_age_ms=60000,x") as server:
-        assert server.wait_for_exit() == -signal.SIGSEGV
-        assert server.stdout() == ""
+    (tmp_path / "pool.config").write_text("no text proto", encoding="utf-8")
+    with running(tmp_path, *served, f"--thread_pool_factory_config_file={tmp_path / 'pool.config'}") as server:
+        assert server.wait_for_exit() == 255
         assert "Successfully loaded servable version {name: half version: 1}" in server.log()
 
 

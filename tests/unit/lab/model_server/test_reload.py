@@ -1,7 +1,11 @@
-"""What a bad models.config does at a reload: a line in the log, and the old state stays."""
+"""What a bad models.config does at a reload: a line in the log, and the old state stays.
+
+Messages that were not recorded are from model_servers/server_core.cc:176, 583 and 665 of tensorflow/serving @ 9d981c5c.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,11 @@ from conftest import Publisher
 from lab_server import LabServer, model_entry, running, wait_for, write_config, write_text
 
 RELOAD = "PollFilesystemAndReloadConfig failed to ReloadConfig: "
+
+
+TRANSITION = (
+    "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to another.\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +73,17 @@ def test_bad_file_is_logged_and_the_old_state_stays(
     expected = message.replace("CONFIG", str(config))
     start = server.mark()
     write_text(config, text.replace("GOOD", good))
-    server.wait_for_log(expected + "\n", after=start)
+    server.wait_for_log(expected, after=start)
     assert server.states("half") == {"1": "AVAILABLE"}
     assert server.predict("half", 1.0).json == {"predictions": [1.5]}
+    write_config(config, good)
+
+
+def test_refused_transition_shows_both_configurations(server: LabServer, config: Path, good: str) -> None:
+    start = server.mark()
+    write_text(config, 'custom_model_config { type_url: "x" }')
+    wanted = rf"^E0000 .*\] {TRANSITION}E0000 .*\] Old config: .*half.*^E0000 .*\] New config: custom_model_config"
+    wait_for(lambda: re.search(wanted, server.log()[start:], re.MULTILINE | re.DOTALL), "three lines")
     write_config(config, good)
 
 
@@ -146,7 +163,7 @@ def test_model_without_platform_spoils_every_later_reload(server: LabServer, con
     """The last test of this server: it remembers the refused file, and compares the next ones with it."""
     message = (
         f"{RELOAD}Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-        "ModelServerConfig::model_platform.\n"
+        "ModelServerConfig::model_platform, model name is x\n"
     )
     start = server.mark()
     write_config(config, good, 'config { name: "x" base_path: "/x" }')

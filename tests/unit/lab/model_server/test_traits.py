@@ -1,4 +1,4 @@
-"""What hurts on a real server hurts here: one test for each of ten traits that were observed on one."""
+"""What hurts on a real server hurts here: one test for each of ten traits that were observed on one, in its words."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_2_failing_load_with_default_flags_holds_up_every_other_load_until_six_a
         server.wait_until_ready()
         publisher.publish_without("half", "4", "saved_model.pb")
         server.wait_for_states("half", {"4": "LOADING", "1": "AVAILABLE"})
-        server.wait_for_log("Loading servable: {name: half version: 4} failed: NOT_FOUND: Could not find SavedModel")
+        server.wait_for_log("Loading servable: {name: half version: 4} failed: NOT_FOUND: Specified file path does")
         entry = server.request("GET", "/v1/models/half/versions/4").json["model_version_status"][0]
         assert entry["status"] == {"error_code": "OK", "error_message": ""}, "the error is only in the log"
         publisher.publish("other", "2", offset=2)
@@ -144,7 +144,10 @@ def test_2_failed_load_without_retries_ends_at_once_with_its_error_in_the_status
         server.wait_for_states("half", {"4": "END", "1": "AVAILABLE"})
         entry = server.request("GET", "/v1/models/half/versions/4").json["model_version_status"][0]
         assert entry["status"]["error_code"] == "NOT_FOUND"
-        assert entry["status"]["error_message"].startswith("Could not find SavedModel .pb or .pbtxt at supplied")
+        assert entry["status"]["error_message"] == (
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`saved_model.pb`)\nSpecified file path: {publisher.base_path('half')}/4"
+        )
         publisher.publish("other", "2", offset=2)
         server.wait_for_states("other", {"2": "AVAILABLE", "1": "END"})
         assert server.predict("half", 1.0).json == {"predictions": [1.5]}
