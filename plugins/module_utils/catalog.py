@@ -18,6 +18,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     parse_version,
     source_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import contract_errors
 
 # What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
 MAX_RECORDS = 1000
@@ -150,7 +151,7 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
         try:
             parts[part] = reader()
         except (SavedModelError, ValueError) as error:
-            problems.append(str(error))
+            problems += str(error).splitlines()
     files: dict[int, Files] = {}
     for version, path in parts.get("sources", {}).items():
         try:
@@ -206,20 +207,9 @@ def read_keep(keep: int | None, default: int | None) -> int | None:
 
 def _read_contract(signatures: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the signatures that a model has to have. Raises ValueError for what no model could have."""
-    for name, signature in (signatures or {}).items():
-        if not isinstance(signature, dict) or not set(signature) <= {"inputs", "outputs"}:
-            raise ValueError(f"signatures: {name} takes inputs and outputs")
-        for side, tensors in signature.items():
-            if not isinstance(tensors, dict):
-                raise ValueError(f"signatures: {name}.{side} takes tensors by their names")
-            for tensor, facts in tensors.items():
-                if not isinstance(facts or {}, dict) or not set(facts or {}) <= {"dtype", "shape"}:
-                    raise ValueError(f"signatures: {name}.{side}.{tensor} takes dtype and shape")
-                shape = (facts or {}).get("shape") or []
-                if not isinstance(shape, list) or not all(isinstance(size, int) and size >= -1 for size in shape):
-                    raise ValueError(
-                        f"signatures: {name}.{side}.{tensor}.shape takes a list of sizes, -1 where any size will do"
-                    )
+    errors = contract_errors(signatures)
+    if errors:
+        raise ValueError("\n".join(f"signatures: {error}" for error in errors))
     return signatures
 
 

@@ -28,7 +28,17 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protob
     signed,
     varint,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    SavedModelError,
+    shown,
+    some,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import (
+    DTYPES,
+    contract_errors,
+    contract_problems,
+    describe,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import (
     MAX_INDEX_BYTES,
     BundleError,
@@ -53,14 +63,6 @@ _INIT_OP, _TRAIN_OP = "__saved_model_init_op", "__saved_model_train_op"  # kept 
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _READING_OPS = (b"ReadVariableOp", b"VarIsInitializedOp")  # that take a variable and do not set it
 _STATELESS_OPS = (b"Const", b"Placeholder")
-
-# By number, as TensorFlow prints them.
-_DTYPE_NAMES = (
-    "invalid float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 qint16 "
-    "quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn float8_e4m3fnuz "
-    "float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 float4_e2m1fn"
-)
-_DTYPES = _DTYPE_NAMES.split()
 
 # Fields of the messages. A map is a repeated message of a key and a value.
 _META_GRAPH = delimited(2)  # SavedModel
@@ -124,8 +126,7 @@ def check_saved_model(path: Path, contract: dict[str, Any] | None = None) -> Ins
 def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> tuple[Inspection, list[str]]:
     """Return what can be read of the SavedModel in a directory, and all that keeps it from being served.
 
-    contract is {signature: {"inputs": {tensor: {"dtype": ..., "shape": ...}}, "outputs": the same}}; what it leaves out
-    is free.
+    contract is one of signature_contract.
     """
     problems = []
     inspection = Inspection()
@@ -135,8 +136,11 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
                 inspection = _inspect_graph(path, directory)
                 problems += _graph_problems(path, inspection)
                 problems += _asset_problems(path, inspection.assets)
+                errors = [f"signatures: {error}" for error in contract_errors(contract)]
                 if inspection.signatures:
-                    problems += _contract_problems(path, inspection.signatures, contract or {})
+                    problems += (
+                        f"{path}: {problem}" for problem in errors or contract_problems(contract, inspection.signatures)
+                    )
             except SavedModelError as error:
                 problems.append(str(error))
             inspection = replace(inspection, shards=_inspect_shards(path, directory, inspection.is_restored))
@@ -149,15 +153,11 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
 def signature_lines(signatures: Signatures) -> list[str]:
     """Return signatures as sorted lines of text, one a tensor."""
     return sorted(
-        f"{name}  {kind[:-1]:<6}  {tensor}  {_describe(facts)}"
+        f"{name}  {kind[:-1]:<6}  {tensor}  {describe(facts)}"
         for name, signature in signatures.items()
         for kind in ("inputs", "outputs")
         for tensor, facts in signature[kind].items()
     )
-
-
-def _describe(tensor: dict[str, Any]) -> str:
-    return f"{tensor['dtype']} {'of unknown rank' if tensor['shape'] is None else tensor['shape']}"
 
 
 # Problems
@@ -165,7 +165,7 @@ def _describe(tensor: dict[str, Any]) -> str:
 
 def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
     if SERVE_TAGS not in inspection.tags:
-        found = _some([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
+        found = some([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
         return [
             f"{path} has no graph with the tag serve and no other, which is the one that the server loads; "
             + (f"its graphs have the tags: {found}; " if inspection.tags else "it has no graph at all; ")
@@ -179,8 +179,8 @@ def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
             "input_signature=[...]) (Keras 3)"
         ]
     return [
-        f"{path}: signature {_shown(name)} reads variables that are never restored, so the server loads it and every "
-        f"prediction fails: {_some(variables)}; export a Sequential or functional model by model.export(DIR), a "
+        f"{path}: signature {shown(name)} reads variables that are never restored, so the server loads it and every "
+        f"prediction fails: {some(variables)}; export a Sequential or functional model by model.export(DIR), a "
         f"subclass by keras.export.ExportArchive with add_endpoint({name!r}, ..., input_signature=[...]), its layers "
         "built in __init__"
         for name, variables in sorted(inspection.unrestored.items())
@@ -193,7 +193,7 @@ def _asset_problems(path: Path, assets: list[str]) -> list[str]:
         if not {"", ".", ".."}.isdisjoint(name.split("/")):  # "" also at the start of an absolute path
             problems.append(f"{path}: the graph reads the asset {name!r}, which is not below assets/")
         elif not _is_file(path / "assets" / name):
-            problems.append(f"{path} is incomplete: assets/{_shown(name)} is missing")
+            problems.append(f"{path} is incomplete: assets/{shown(name)} is missing")
     return problems
 
 
@@ -201,57 +201,12 @@ def _shard_problems(path: Path, shards: dict[str, Any]) -> list[str]:
     problems = []
     if shards["missing"]:
         names = [f"variables/{name}" for name in shards["missing"]]
-        problems.append(f"{path} is incomplete: {_some(names)} {'is' if len(names) == 1 else 'are'} missing")
+        problems.append(f"{path} is incomplete: {some(names)} {'is' if len(names) == 1 else 'are'} missing")
     problems += (
         f"{path} is incomplete: variables/{name} has {facts['bytes']} bytes, and its variables need {facts['needed']}"
         for name, facts in shards["truncated"].items()
     )
     return problems
-
-
-def _contract_problems(path: Path, signatures: Signatures, contract: dict[str, Any]) -> list[str]:
-    problems: list[str] = []
-    for name, expected in contract.items():
-        if not isinstance(expected, dict) or not set(expected) <= {"inputs", "outputs"}:
-            problems.append(
-                f"the contract of signature {name} takes inputs and outputs, each {{name: {{dtype, shape}}}}"
-            )
-        elif name not in signatures:
-            problems.append(f"it has no signature {name}, which the contract asks for; it has {_some(signatures)}")
-        else:
-            for kind in ("inputs", "outputs"):
-                if expected.get(kind) is not None:
-                    problems += _broken(f"signature {name}: {kind[:-1]}", expected[kind], signatures[name][kind])
-    return [f"{path}: {problem}" for problem in problems]
-
-
-def _broken(what: str, expected: Any, found: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield where the inputs or the outputs of a signature are not those of the contract."""
-    if not isinstance(expected, dict):
-        yield f"{what}s of the contract are {{name: {{dtype, shape}}}}, and not {expected!r}"
-        return
-    if set(map(str, expected)) != set(found):
-        yield f"{what}s are expected to be {_some(map(str, expected))}, found {_some(found)}"
-    for name, facts in expected.items():
-        facts = {} if facts is None else facts
-        if not isinstance(facts, dict) or not set(facts) <= {"dtype", "shape"}:
-            yield f"{what} {name} of the contract takes dtype and shape, and not {facts!r}"
-            continue
-        for key in ("dtype", "shape"):
-            if str(name) in found and facts.get(key) is not None and facts[key] != found[str(name)][key]:
-                yield f"{what} {name}: expected {key} {facts[key]}, found {_describe(found[str(name)])}"
-
-
-def _shown(name: str) -> str:
-    """Return a name that a file gave in a form that takes no second line and no hold of a terminal."""
-    return name if name.isprintable() else repr(name)
-
-
-def _some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Return names as text, the first few where they are many."""
-    ordered = sorted(map(_shown, names))
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return (between.join(ordered[:most]) or "(none)") + more
 
 
 # Files
@@ -511,10 +466,10 @@ class _SavedModelFile:
 
 def _dtype(number: int) -> str:
     """Return a DataType as TensorFlow prints it. The references of TensorFlow 1 have a number that is higher by 100."""
-    if number < len(_DTYPES):
-        return _DTYPES[number]
-    if 100 < number < 100 + len(_DTYPES):
-        return f"{_DTYPES[number - 100]}_ref"
+    if number < len(DTYPES):
+        return DTYPES[number]
+    if 100 < number < 100 + len(DTYPES):
+        return f"{DTYPES[number - 100]}_ref"
     return f"unknown ({number})"
 
 

@@ -24,7 +24,8 @@ options:
   signatures:
     description:
       - The contract, which says of signatures what their C(inputs) and C(outputs) are called, and of each of these its
-        C(dtype) and its C(shape). V(-1) is an unknown dimension.
+        C(dtype) and its C(shape). V(-1) is an unknown dimension, and the shape V(unknown_rank) has an unknown number of
+        them.
       - The names of inputs and of outputs have to be exactly those of the model where they are given, C(dtype) and
         C(shape) equal where they are given. The model may have further signatures.
     type: dict

@@ -422,59 +422,12 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert len(problems_of(path, {"other": {}})) == 4
 
 
-# Contract
-
-
-@pytest.mark.parametrize(
-    "contract",
-    [
-        None,
-        {},
-        {"serving_default": {}},
-        {"serving_default": {"inputs": {"x": {}}, "outputs": {"y": None}}},
-        {"serving_default": {"inputs": {"x": {"dtype": "float32"}}, "outputs": None}},
-        {"serving_default": {"inputs": {"x": {"shape": [-1, 2], "dtype": None}}}},
-        {"serving_default": {key: SIGNATURES["serving_default"][key] for key in ("inputs", "outputs")}},
-    ],
-)
-def test_contract_that_is_kept_passes(model: Path, contract: dict[str, Any] | None) -> None:
-    check_saved_model(model, contract)
-
-
-@pytest.mark.parametrize(
-    ("signature_name", "expected", "complaint"),
-    [
-        ("call", {}, "it has no signature call, which the contract asks for; it has serving_default"),
-        (
-            "serving_default",
-            {"inputs": {"x": {"dtype": "int64"}}},
-            "signature serving_default: input x: expected dtype int64, found float32 [-1, 2]",
-        ),
-        (
-            "serving_default",
-            {"outputs": {"y": {"shape": [-1, 10]}}},
-            "signature serving_default: output y: expected shape [-1, 10], found float32 [-1, 1]",
-        ),
-        (
-            "serving_default",
-            {"inputs": {"images": {}}},
-            "signature serving_default: inputs are expected to be images, found x",
-        ),
-        (
-            "serving_default",
-            {"outputs": {}},
-            "signature serving_default: outputs are expected to be (none), found y",
-        ),
-        ("serving_default", {"input": {}}, "the contract of signature serving_default takes inputs and outputs"),
-        ("serving_default", ["x"], "the contract of signature serving_default takes inputs and outputs"),
-        ("serving_default", {"inputs": ["x"]}, "inputs of the contract are {name: {dtype, shape}}, and not ['x']"),
-        ("serving_default", {"inputs": {"x": {"type": 1}}}, "input x of the contract takes dtype and shape"),
-        ("serving_default", {"inputs": {"x": "float32"}}, "input x of the contract takes dtype and shape"),
-    ],
-)
-def test_broken_contract_is_refused(model: Path, signature_name: str, expected: Any, complaint: str) -> None:
-    (problem,) = problems_of(model, {signature_name: expected})
-    assert complaint in problem
+def test_contract_is_compared(model: Path) -> None:
+    check_saved_model(model, {"serving_default": {"inputs": {"x": {"shape": [-1, 2]}}}})
+    (problem,) = problems_of(model, {"serving_default": {"inputs": {"x": {"shape": [-1, 3]}}}})
+    assert problem.endswith("signature serving_default: input x: expected shape [-1, 3], found float32 [-1, 2]")
+    (problem,) = problems_of(model, {"serving_default": ["x"]})
+    assert problem.endswith("signatures: serving_default takes inputs and outputs")
 
 
 # Hostile files
