@@ -24,7 +24,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signat
 MAX_RECORDS = 1000
 
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+MAX_NAME = 255  # bytes that a directory's name may have
+_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{,{MAX_NAME - 1}}}")
 _LABEL = re.compile(r"[A-Za-z0-9_]+")  # model_servers/http_rest_api_util.cc
 
 # One entry of the catalogue, as Ansible's argument specs put it. Modules that read a part of it take it whole.
@@ -122,7 +123,10 @@ def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list
     for entry in catalog:
         name = str(entry["name"])
         if not _NAME.fullmatch(name):
-            problems.append(f"model name {name!r}: use letters, digits, _ . and -, and begin with none of the last two")
+            problems.append(
+                f"model name {name!r}: use letters, digits, _ . and -, {MAX_NAME} at most, and begin with none of the "
+                "last two"
+            )
         model, found = _read_entry(entry, keep)
         models.append(model)
         problems += (f"model {name}: {text}" for text in found)
@@ -143,7 +147,9 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
         "samples": lambda: read_samples(entry.get("sample_requests")),
         "warmup": lambda: _read_warmup(entry),
     }
-    if is_pulled(entry["source"]):
+    if not entry["source"].strip():
+        problems.append("source is empty; name a directory on the controller, or what the hosts fetch")
+    elif is_pulled(entry["source"]):
         readers["pulls"] = lambda: _read_pulls(entry)
     else:
         readers["sources"] = lambda: _read_sources(entry)

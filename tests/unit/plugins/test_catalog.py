@@ -198,12 +198,22 @@ def test_contract_may_leave_things_open(source: Path, signatures: Any) -> None:
     assert model.contract == signatures
 
 
-@pytest.mark.parametrize("name", ["MLP", "half_plus_two", "a", "0", "_a", "a.b-c"])
+@pytest.mark.parametrize("source", ["", "  "])
+def test_empty_source_is_refused(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_saved_model(tmp_path / "1")
+    monkeypatch.chdir(tmp_path)
+    (text,) = problems([{"name": "MLP", "source": source}])
+    assert text == "model MLP: source is empty; name a directory on the controller, or what the hosts fetch"
+
+
+@pytest.mark.parametrize("name", ["MLP", "half_plus_two", "a", "0", "_a", "a.b-c", "a" * 255])
 def test_name_that_fits_a_directory_and_a_url_is_accepted(source: Path, name: str) -> None:
     assert read_catalog([{"name": name, "source": str(source)}])[0].name == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "-a", "a/b", "a b", "a:predict", "a\n", "é", "%41"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "-a", "a/b", "a b", "a:predict", "a\n", "é", "%41", "a" * 256]
+)
 def test_name_that_fits_no_directory_or_url_is_refused(source: Path, name: str) -> None:
     (text,) = problems([{"name": name, "source": str(source)}])
     assert text.startswith(f"model name {name!r}: use letters")
