@@ -61,7 +61,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patche
     Change,
     compare,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, inspected
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
 FETCH_TIMEOUT_SECONDS = 60  # without a byte
@@ -217,14 +217,19 @@ class ActionModule(ActionBase):
             raise CatalogError(problems)
         return transfers
 
-    @staticmethod
-    def _transfer(model: Model, version: int) -> Transfer:
+    def _transfer(self, model: Model, version: int) -> Transfer:
         """Return a transfer. Raises SavedModelError for a source on the controller that cannot be served."""
         if version in model.pulls:
             return Transfer(model, version, {}, None, {})
         files = model.files[version]
-        signatures = signatures_of(model.sources[version], files, model.contract)
+        found = inspected(model.sources[version], files, model.contract)
+        self._warn(found)
+        signatures = found["signatures"]
         return Transfer(model, version, files, signatures, warmup_files(model.name, model.warmup, files, signatures))
+
+    def _warn(self, found: dict[str, Any]) -> None:
+        for text in found["warnings"]:
+            self._display.warning(text)
 
     def _refused(self, model: Model, marks: dict[str, Any]) -> set[int]:
         """Return the versions that were withdrawn from the host as the catalogue has them, and note each."""
@@ -267,7 +272,7 @@ class ActionModule(ActionBase):
         source = "digests of the catalogue"
         if version in model.sources:  # one that was damaged is not to be exported under another number
             source = str(model.sources[version])
-            signatures_of(model.sources[version], model.files[version], model.contract)
+            inspected(model.sources[version], model.files[version], model.contract)
         raise SavedModelError(
             f"version {version} is published with sha256 {published}, but {source} now has {found}; a published "
             f"version is never changed, so export this one as version {free_number}"
@@ -440,6 +445,8 @@ class ActionModule(ActionBase):
                     "no_proxy": self._args["no_proxy"] or [],
                 },
             )
+        if fetched:
+            self._warn(fetched)
         return {**self._describe(transfer), **(fetched or {})}
 
     def _stage(

@@ -19,6 +19,7 @@ _DTYPE_NAMES = (
     "float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 float4_e2m1fn"
 )
 DTYPES = _DTYPE_NAMES.split()
+
 # What people write instead: types.proto and saved_model_cli have DT_FLOAT, other languages float.
 _OTHER_NAMES = {
     "float": "float32",
@@ -31,6 +32,15 @@ _OTHER_NAMES = {
 }
 UNKNOWN_RANK = "unknown_rank"  # a shape, as saved_model_cli prints it
 _SHAPE = f"takes a list of sizes, -1 where any size will do, or {UNKNOWN_RANK}"
+
+
+def dtype_name(number: int) -> str:
+    """Return a DataType as TensorFlow prints it. The references of TensorFlow 1 have a number that is higher by 100."""
+    if number < len(DTYPES):
+        return DTYPES[number]
+    if 100 < number < 100 + len(DTYPES):
+        return f"{DTYPES[number - 100]}_ref"
+    return f"unknown ({number})"
 
 
 def contract_errors(contract: Any) -> list[str]:

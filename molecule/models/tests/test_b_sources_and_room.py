@@ -56,7 +56,7 @@ def model_that_breaks_its_contract(tmp: Path) -> dict:
     [
         (
             export_that_loads_and_cannot_predict,
-            ["reads variables that are never restored", "sequential/dense/kernel", "model.export(DIR)"],
+            ["reads what is never restored or initialised", "sequential/dense/kernel", "model.export(DIR)"],
         ),
         (
             model_that_breaks_its_contract,

@@ -25,6 +25,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     list_files,
     tree_digest,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import Inspection
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
     WARMUP_FILE,
@@ -526,6 +527,17 @@ def test_model_that_breaks_its_contract_is_refused(publish: Callable[..., dict[s
     assert list(models.iterdir()) == []
     wanted["serving_default"]["inputs"]["x"] = {"dtype": "float32", "shape": [-1, 2]}
     assert publish(signatures=wanted)["changed"]
+
+
+def test_what_may_be_a_fault_of_a_model_is_a_warning(
+    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    inspection = Inspection(signatures=SIGNATURES, warnings=["reads in a branch"])
+    monkeypatch.setattr(sources, "check_saved_model", lambda *_: inspection)
+    publish(check=True, versions=[1])
+    assert warnings == ["reads in a branch"]
 
 
 @pytest.mark.parametrize("check", [False, True])
