@@ -22,12 +22,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protob
     WireReader,
     delimited,
     read_varint,
-    signed,
     varint,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_types import (
     DTYPES,
     dtype_name,
+    read_shape,
 )
 
 # Of a graph and of those of its functions that are looked into, together.
@@ -36,7 +36,6 @@ MAX_NODE_NAME_BYTES = 1 << 27
 MAX_EDGES = 10_000_000
 MAX_STEPS = 30_000_000  # along edges, in all walks
 MAX_NESTED_CALLS = 100
-MAX_RANK = 254  # TensorShape::MaxDimensions()
 
 Range = Tuple[int, int]  # of bytes in saved_model.pb
 Tensor = Tuple[int, int]  # number of a node, and which of its outputs; -1 for its end, which a control input waits for
@@ -52,7 +51,6 @@ _LIST, _STRING, _SHAPE, _TENSOR, _CALLED = (delimited(number) for number in (1, 
 _LISTED_TYPES, _LISTED_CALLED = delimited(6), delimited(9)  # AttrValue.ListValue
 _CALLED_NAME = delimited(1)  # NameAttrList
 _STRINGS = delimited(8)  # TensorProto
-_DIMENSION, _UNKNOWN_RANK, _SIZE = delimited(2), varint(3), varint(1)  # TensorShapeProto, Dim
 _DT_RESOURCE = DTYPES.index("resource")
 
 # What state is, by the op of the node that stands for it.
@@ -356,12 +354,10 @@ class Graph:
                 return value
         return (0, 0)
 
-    def shape_of(self, state: State) -> list[int] | None:
+    def shape_of(self, node: int) -> list[int] | None:
         """Return the shape of a variable, None where its rank is unknown."""
-        for node, one in self.states.items():
-            if one == state:
-                for value in _fields(self._reader, self._attribute(node, b"shape"), _SHAPE):
-                    return read_shape(self._reader, value)
+        for value in _fields(self._reader, self._attribute(node, b"shape"), _SHAPE):
+            return read_shape(self._reader, value)
         return None
 
     def _called(self, node: int, attribute: bytes) -> list[bytes]:
@@ -594,20 +590,6 @@ class Functions:
             self._effects[name] = body.effects(body.run())
             self._nested -= 1
         return self._effects[name].get(argument, Effect())
-
-
-def read_shape(reader: WireReader, value: Range) -> list[int] | None:
-    """Return a TensorShapeProto: -1 for an unknown dimension, None for an unknown rank."""
-    dimensions = []
-    for tag, first, end in reader.fields(*value):
-        if tag == _UNKNOWN_RANK and first:
-            return None
-        if tag == _DIMENSION:
-            sizes = [signed(size) for t, size, _ in reader.fields(first, end) if t == _SIZE]
-            dimensions.append(sizes[-1] if sizes else 0)
-            if len(dimensions) > MAX_RANK:
-                raise WireError(f"a tensor has more than {MAX_RANK} dimensions")
-    return dimensions
 
 
 def _fields(reader: WireReader, message: Range, wanted: int) -> Iterator[Range]:

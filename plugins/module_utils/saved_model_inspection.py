@@ -18,7 +18,7 @@ import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple
+from typing import Any, Container, Dict, Iterator, NamedTuple
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import (
     WireError,
@@ -37,21 +37,22 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     Effects,
     Graph,
     Range,
+    Run,
     State,
-    read_shape,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import (
     contract_errors,
     contract_problems,
     describe,
-    dtype_name,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import (
     MAX_INDEX_BYTES,
     BundleError,
     BundleIndex,
+    StoredTensor,
     read_index,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_types import dtype_name, read_shape
 
 SERVE_TAGS = ["serve"]  # those that the server loads by default (--saved_model_tags)
 
@@ -96,6 +97,7 @@ class Inspection:
     read_in_branches: dict[str, list[str]] = field(default_factory=dict)
     read_by_init: list[str] = field(default_factory=list)  # what the init op reads before anything sets it
     is_restored: bool = False  # whether anything is to be read from variables/
+    restored: dict[str, StoredTensor] = field(default_factory=dict)  # what the graph takes it for
     assets: list[str] = field(default_factory=list)  # names below assets/
     warnings: list[str] = field(default_factory=list)  # what may be a fault and does not keep it from being served
     # {"expected": how many, "missing": names, "extra": names, "truncated": {name: {"bytes", "needed"}}}
@@ -111,7 +113,7 @@ def inspect_saved_model(path: Path) -> Inspection:
     """Return what the SavedModel in a directory says of itself. Raises SavedModelError where it cannot be read."""
     with _directory(path) as directory:
         inspection = _inspect_graph(path, directory)
-        return replace(inspection, shards=_inspect_shards(path, directory, inspection.is_restored))
+        return replace(inspection, shards=_inspect_variables(path, directory, inspection)[0])
 
 
 def check_saved_model(path: Path, contract: dict[str, Any] | None = None) -> Inspection:
@@ -147,8 +149,10 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
                     )
             except SavedModelError as error:
                 problems.append(str(error))
-            inspection = replace(inspection, shards=_inspect_shards(path, directory, inspection.is_restored))
-            problems += _shard_problems(path, inspection.shards)
+            shards, index = _inspect_variables(path, directory, inspection)
+            inspection = replace(inspection, shards=shards)
+            problems += _shard_problems(path, shards)
+            problems += _stored_problems(path, inspection.restored, index)
     except SavedModelError as error:
         problems.append(str(error))
     return inspection, problems
@@ -240,6 +244,23 @@ def _shard_problems(path: Path, shards: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _stored_problems(path: Path, restored: dict[str, StoredTensor], index: BundleIndex) -> list[str]:
+    """Return where variables/ is not what the graph restores."""
+    lacking = [name for name in restored if name not in index.tensors] if index.is_whole else []
+    other = [
+        f"{shown(name)} is {found}, not {restored[name]}"
+        for name, found in index.tensors.items()
+        if not found.fits(restored[name])
+    ]
+    told = [f"it lacks {some(lacking)}"] if lacking else []
+    told += [some(other)] if other else []
+    return [
+        f"{path}: variables/ is of another export, so loading or every prediction fails: {text}; export or copy "
+        "saved_model.pb and variables/ together"
+        for text in told
+    ]
+
+
 # Files
 
 
@@ -296,37 +317,39 @@ def _file(path: Path, directory: int) -> Iterator[WireReader | None]:
 # variables/
 
 
-def _inspect_shards(path: Path, directory: int, is_restored: bool) -> dict[str, Any]:
-    """Return Inspection.shards. Raises SavedModelError where the index cannot be read, or is missing and needed."""
+def _inspect_variables(path: Path, directory: int, inspection: Inspection) -> tuple[dict[str, Any], BundleIndex]:
+    """Return Inspection.shards, and the index. Raises SavedModelError where that cannot be read, or is missing."""
     variables = path / "variables"
+    nothing = dict(_NO_SHARDS), BundleIndex(is_whole=False)
+    missing = SavedModelError(f"{path} is incomplete: variables/variables.index is missing")
     try:
         os.stat("variables", dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        if is_restored:
-            raise SavedModelError(f"{path} is incomplete: variables/variables.index is missing") from None
-        return dict(_NO_SHARDS)
+        if inspection.is_restored:
+            raise missing from None
+        return nothing
     with _directory(variables, directory) as opened:
         sizes = {}
         with os.scandir(opened) as entries:
             for entry in entries:
                 if entry.name.startswith("variables.data-"):
                     if not entry.is_file(follow_symlinks=False):
-                        raise SavedModelError(f"{variables / entry.name} is not a regular file")
-                    sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+                        raise SavedModelError(f"{variables}/{shown(entry.name)} is not a regular file")
+                    sizes[shown(entry.name)] = entry.stat(follow_symlinks=False).st_size
         with _file(variables / "variables.index", opened) as file:
             if file is None:
-                if is_restored or sizes:
-                    raise SavedModelError(f"{path} is incomplete: variables/variables.index is missing")
-                return dict(_NO_SHARDS)
-            index = _read_index(variables / "variables.index", file)
-    return _compare_shards(path, sizes, index)
+                if inspection.is_restored or sizes:
+                    raise missing
+                return nothing
+            index = _read_index(variables / "variables.index", file, inspection.restored)
+    return _compare_shards(path, sizes, index), index
 
 
-def _read_index(path: Path, file: WireReader) -> BundleIndex:
+def _read_index(path: Path, file: WireReader, names: Container[str]) -> BundleIndex:
     if file.size > MAX_INDEX_BYTES:
         raise SavedModelError(f"{path} is damaged: it has more than {MAX_INDEX_BYTES} bytes")
     try:
-        return read_index(file.whole())
+        return read_index(file.whole(), names)
     except (BundleError, WireError) as error:
         raise SavedModelError(f"{path} is damaged: {error}; export or copy the model again") from error
 
@@ -422,7 +445,8 @@ class _SavedModelFile:
         restore = [self._reader.content(*one) for one in self._parts_of(parts[_SAVER], _RESTORE_OP)[_RESTORE_OP]]
         graph = Graph(self._reader, parts[_GRAPH])
         restored = graph.run(restore[-1:])
-        ready = {state for state, effect in graph.effects(restored).items() if effect.sets or effect.takes}
+        by_restore = graph.effects(restored)
+        ready = {state for state, effect in by_restore.items() if effect.sets or effect.takes}
         by_init = graph.effects(graph.run(init), ready)
         ready.update(state for state, effect in by_init.items() if effect.sets or effect.takes)
         unset = self._unset(graph, tensors, ready)
@@ -433,6 +457,7 @@ class _SavedModelFile:
             "read_in_branches": _read(unset, SOMETIMES),
             "read_by_init": sorted(str(state) for state, effect in by_init.items() if effect.reads == ALWAYS),
             "is_restored": any(graph.is_state(node) for node in restored.nodes),
+            "restored": self._restored(graph, restored, by_restore),
             "assets": sorted(self._last_text(self._parts(one, _ASSET_NAME)[_ASSET_NAME]) for one in parts[_ASSET]),
         }
 
@@ -445,6 +470,16 @@ class _SavedModelFile:
         return {
             name: graph.effects(graph.run(tensors.fetched, tensors.fed), ready) for name, tensors in signatures.items()
         }
+
+    @staticmethod
+    def _restored(graph: Graph, run: Run, effects: Effects) -> dict[str, StoredTensor]:
+        """Return what the restore op reads of variables/, with the shapes of the variables that it is for."""
+        tensors = {one.name: StoredTensor(one.dtype, None) for one in graph.all_saved(run)}
+        handles = {state: node for node, state in graph.states.items()}
+        for state, effect in effects.items():
+            if effect.saved and not effect.saved.slice:
+                tensors[effect.saved.name] = StoredTensor(effect.saved.dtype, graph.shape_of(handles[state]))
+        return tensors
 
     def _nodes(self, value: Range) -> list[bytes]:
         """Return the names of nodes in a collection."""

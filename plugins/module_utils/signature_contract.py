@@ -11,14 +11,7 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import some
-
-# By number, as TensorFlow prints them; source: tensorflow/core/framework/types.proto.
-_DTYPE_NAMES = (
-    "invalid float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 qint16 "
-    "quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn float8_e4m3fnuz "
-    "float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 float4_e2m1fn"
-)
-DTYPES = _DTYPE_NAMES.split()
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_types import DTYPES
 
 # What people write instead: types.proto and saved_model_cli have DT_FLOAT, other languages float.
 _OTHER_NAMES = {
@@ -32,15 +25,6 @@ _OTHER_NAMES = {
 }
 UNKNOWN_RANK = "unknown_rank"  # a shape, as saved_model_cli prints it
 _SHAPE = f"takes a list of sizes, -1 where any size will do, or {UNKNOWN_RANK}"
-
-
-def dtype_name(number: int) -> str:
-    """Return a DataType as TensorFlow prints it. The references of TensorFlow 1 have a number that is higher by 100."""
-    if number < len(DTYPES):
-        return DTYPES[number]
-    if 100 < number < 100 + len(DTYPES):
-        return f"{DTYPES[number - 100]}_ref"
-    return f"unknown ({number})"
 
 
 def contract_errors(contract: Any) -> list[str]:

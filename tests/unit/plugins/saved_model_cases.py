@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -402,6 +403,75 @@ def table_of_a_module(path: Path) -> None:
 
     model = WithTable()
     tf.saved_model.save(model, path, signatures={"serving_default": model.call})
+
+
+# variables/ of another export
+
+
+class Module(tf.Module):
+    def __init__(self, size: int = 2, dtype: tf.DType = tf.float32, **more: Any) -> None:
+        super().__init__()
+        self.w = tf.Variable(tf.ones([size, 1], dtype))
+        self.more = more
+
+    @tf.function(input_signature=[SPEC])
+    def call(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.matmul(tf.reduce_sum(x) * tf.ones([1, self.w.shape[0]]), tf.cast(self.w, tf.float32))}
+
+
+def export(path: Path, model: tf.Module) -> None:
+    tf.saved_model.save(model, path, signatures={"serving_default": model.call})
+
+
+def draw(path: Path, size: int) -> None:
+    with v1.Graph().as_default(), v1.Session():
+        x = numbers()
+        factor = variable("w", tf.ones([size]), is_resource=False, is_restored=True)
+        save(path, {"serving_default": (x, x * tf.reduce_sum(factor))})
+
+
+def of_another(path: Path, write: Callable[[Path, Any], None], model: Any, other: Any) -> None:
+    """Write a model with the variables of another one."""
+    write(path, model)
+    write(path.with_name("other"), other)
+    shutil.rmtree(path / "variables")
+    (path.with_name("other") / "variables").rename(path / "variables")
+    shutil.rmtree(path.with_name("other"))
+
+
+@case
+def variables_of_another_training(path: Path) -> None:
+    of_another(path, export, Module(), Module())
+
+
+@case
+def variables_with_more_besides(path: Path) -> None:
+    of_another(path, export, Module(), Module(more=tf.Variable(1.0)))
+
+
+@case
+def variables_with_other_names(path: Path) -> None:
+    of_another(path, export, Module(more=tf.Variable(1.0)), Module())
+
+
+@case
+def variables_of_another_dtype(path: Path) -> None:
+    of_another(path, export, Module(), Module(dtype=tf.int32))
+
+
+@case
+def variables_of_another_shape(path: Path) -> None:
+    of_another(path, export, Module(size=2), Module(size=1))
+
+
+@case
+def references_of_another_shape(path: Path) -> None:
+    of_another(path, draw, 2, 3)
+
+
+@case
+def references_of_an_object(path: Path) -> None:
+    of_another(path, lambda where, model: draw(where, 2) if model is None else export(where, model), None, Module())
 
 
 # What TensorFlow does with them
