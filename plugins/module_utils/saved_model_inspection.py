@@ -53,6 +53,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor
     read_index,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_types import dtype_name, read_shape
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensorflow_operations import (
+    OPERATIONS,
+    VERSION,
+)
 
 SERVE_TAGS = ["serve"]  # those that the server loads by default (--saved_model_tags)
 
@@ -68,7 +72,8 @@ _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 # Fields of the messages. A map is a repeated message of a key and a value.
 _META_GRAPH = delimited(2)  # SavedModel
 _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET = (delimited(number) for number in range(1, 7))
-_TAG, _TENSORFLOW_VERSION = delimited(4), delimited(5)  # MetaInfoDef
+_OP_LIST, _TAG, _TENSORFLOW_VERSION = delimited(2), delimited(4), delimited(5)  # MetaInfoDef
+_OP, _OP_NAME = delimited(1), delimited(1)  # OpList, OpDef
 _RESTORE_OP = delimited(3)  # SaverDef
 _NODE_LIST, _NODE_LIST_VALUE = delimited(1), delimited(1)  # CollectionDef, NodeList
 _INPUT, _OUTPUT, _METHOD_NAME = delimited(1), delimited(2), delimited(3)  # SignatureDef
@@ -89,6 +94,7 @@ class Inspection:
 
     tags: list[list[str]] = field(default_factory=list)  # one set of tags a meta graph
     tensorflow_version: str = ""
+    unknown_operations: list[str] = field(default_factory=list)  # those that TensorFlow itself lacks
     signatures: Signatures = field(default_factory=dict)
     # {signature: its tensors that are made of several, as sparse and ragged ones are, and have no name in the graph}
     composite: dict[str, list[str]] = field(default_factory=dict)
@@ -214,6 +220,12 @@ def _composite(inspection: Inspection) -> list[str]:
 def _warnings(path: Path, inspection: Inspection) -> list[str]:
     """Return what does not keep a SavedModel from being served, and yet may be a fault."""
     texts = _composite(inspection) if inspection.servable_signatures else []
+    if inspection.unknown_operations:
+        texts.append(
+            f"it has operations that TensorFlow {VERSION} lacks, and a server that lacks them cannot load it: "
+            f"{some(inspection.unknown_operations)} (tensorflow_model_server adds those of TensorFlow Text and of "
+            "Decision Forests)"
+        )
     texts += (
         f"signature {shown(name)} reads in a branch what is never restored or initialised; a prediction that takes it "
         f"fails: {some(states)}"
@@ -417,20 +429,18 @@ class _SavedModelFile:
     def inspect(self) -> dict[str, Any]:
         """Return the fields of Inspection that the file tells."""
         tags = []
-        chosen: dict[int, list[Range]] | None = None
-        version = ""
+        chosen = None
         for start, end in self._all((0, self._reader.size), _META_GRAPH):
             parts = self._parts((start, end), _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET)
-            info = self._parts_of(parts[_META_INFO], _TAG, _TENSORFLOW_VERSION)
+            info = self._parts_of(parts[_META_INFO], _OP_LIST, _TAG, _TENSORFLOW_VERSION)
             tags.append(sorted({self._reader.text(*one) for one in info[_TAG]}))
             if chosen is None and tags[-1] == SERVE_TAGS:
-                chosen = parts
-                version = self._last_text(info[_TENSORFLOW_VERSION])
+                chosen = parts, info
         if chosen is None:
             return {"tags": tags}
-        return {"tags": tags, "tensorflow_version": version, **self._inspect_meta_graph(chosen)}
+        return {"tags": tags, **self._inspect_meta_graph(*chosen)}
 
-    def _inspect_meta_graph(self, parts: dict[int, list[Range]]) -> dict[str, Any]:
+    def _inspect_meta_graph(self, parts: dict[int, list[Range]], info: dict[int, list[Range]]) -> dict[str, Any]:
         signatures: Signatures = {}
         tensors: dict[str, Tensors] = {}
         for name, value in self._map(parts[_SIGNATURE]):
@@ -451,6 +461,8 @@ class _SavedModelFile:
         ready.update(state for state, effect in by_init.items() if effect.sets or effect.takes)
         unset = self._unset(graph, tensors, ready)
         return {
+            "tensorflow_version": self._last_text(info[_TENSORFLOW_VERSION]),
+            "unknown_operations": self._unknown_operations(graph, info[_OP_LIST]),
             "signatures": signatures,
             "composite": {name: sorted(one.composite) for name, one in tensors.items() if one.composite},
             "unrestored": _read(unset, ALWAYS),
@@ -460,6 +472,13 @@ class _SavedModelFile:
             "restored": self._restored(graph, restored, by_restore),
             "assets": sorted(self._last_text(self._parts(one, _ASSET_NAME)[_ASSET_NAME]) for one in parts[_ASSET]),
         }
+
+    def _unknown_operations(self, graph: Graph, lists: list[Range]) -> list[str]:
+        """Return the operations that TensorFlow lacks. The exporter lists those that functions use."""
+        names = {name.decode(errors="replace") for name in graph.ops() if name not in graph.functions}
+        for operation in self._parts_of(lists, _OP)[_OP]:
+            names.add(self._last_text(self._parts(operation, _OP_NAME)[_OP_NAME]))
+        return sorted(names - OPERATIONS)
 
     @staticmethod
     def _unset(graph: Graph, signatures: dict[str, Tensors], ready: set[State | int]) -> dict[str, Effects]:

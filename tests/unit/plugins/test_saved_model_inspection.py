@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 from saved_model_files import (
     SIGNATURES,
     block,
@@ -27,12 +29,14 @@ from saved_model_files import (
     table,
     varint,
 )
+from tensorflow_operations import module_text
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
     protobuf_wire,
     saved_model_graph,
     saved_model_inspection,
     tensor_types,
+    tensorflow_operations,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
@@ -137,9 +141,9 @@ def problems_of(path: Path, contract: dict[str, Any] | None = None) -> list[str]
     return problems
 
 
-def write_graph(path: Path, *parts: bytes) -> Path:
+def write_graph(path: Path, *parts: bytes, tags: Sequence[str] = ("serve",)) -> Path:
     path.mkdir(exist_ok=True)
-    (path / "saved_model.pb").write_bytes(meta_graph(*parts))
+    (path / "saved_model.pb").write_bytes(meta_graph(*parts, tags=tags))
     return path
 
 
@@ -260,6 +264,24 @@ def test_first_of_several_graphs_that_fit_is_the_one_that_the_server_loads(tmp_p
     path = make_saved_model(tmp_path / "1")
     (path / "saved_model.pb").write_bytes(graph() + graph({}, unrestored=["v"]))
     assert check_saved_model(path).signatures == SIGNATURES
+
+
+def test_operations_are_those_of_the_installed_tensorflow() -> None:
+    assert Path(tensorflow_operations.__file__).read_text() == module_text()
+
+
+def test_operation_that_tensorflow_lacks_is_a_warning(tmp_path: Path) -> None:
+    """Whether it stands in the graph or in a function, whose operations the exporter lists."""
+    listed = message(2, message(1, message(1, "Mul")), message(1, message(1, "SentencepieceOp")))
+    nodes = [node("call_s", "f", "zeros"), node("zeros", "ZeroOut")]
+    function = message(2, message(1, message(1, message(1, "f"))))
+    parts = message(2, *nodes, function), signature("s", SIGNATURES["serving_default"])
+    path = write_graph(tmp_path / "1", message(1, listed, message(4, "serve")), *parts, tags=())
+    inspection = check_saved_model(path)
+    assert inspection.unknown_operations == ["SentencepieceOp", "ZeroOut"]
+    (warning,) = inspection.warnings
+    assert f"operations that TensorFlow {tf.__version__} lacks" in warning
+    assert "cannot load it: SentencepieceOp, ZeroOut (" in warning
 
 
 # Variables that nothing sets
