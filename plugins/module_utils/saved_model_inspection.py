@@ -62,6 +62,28 @@ SERVE_TAGS = ["serve"]  # those that the server loads by default (--saved_model_
 
 MAX_PARTS = 100_000  # meta graphs, signatures, tensors of signatures and collections, all together
 
+# How an exporter makes a signature, and how it has what the signature reads restored or initialised.
+_ADVICE = {
+    "Keras": (
+        "a Keras model of one's own needs both @tf.function(input_signature=[...]) on its method and "
+        "signatures={'call': model.call} in tf.saved_model.save (tf_keras), or keras.export.ExportArchive with "
+        "add_endpoint('call', model.call, input_signature=[...]) (Keras 3)",
+        "export a Sequential or functional model by model.export(DIR), a subclass by keras.export.ExportArchive with "
+        "add_endpoint(NAME, ..., input_signature=[...]), its layers built in __init__",
+    ),
+    "TensorFlow 2": (
+        "give tf.saved_model.save signatures={'serving_default': module.call}, with "
+        "@tf.function(input_signature=[...]) on the method",
+        "keep them as attributes of the object that tf.saved_model.save is given, or of one that it holds",
+    ),
+    "TensorFlow 1": (
+        "give add_meta_graph_and_variables a signature_def_map",
+        "give add_meta_graph_and_variables a saver whose variables they are, or a main_op that initialises them "
+        "(tf.compat.v1.local_variables_initializer(), tables_initializer(), an iterator's initializer)",
+    ),
+}
+_KERAS_NAMES = {b"keras_api", b"_inbound_nodes"}  # of what tf_keras' and Keras 3's objects hold
+
 # {name: {"method_name": str, "inputs": {name: {"dtype": str, "shape": [int] or None}}, "outputs": the same}}.
 # A dimension of -1 is unknown, and a shape of None has an unknown number of dimensions.
 Signatures = Dict[str, Dict[str, Any]]
@@ -71,7 +93,7 @@ _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 # Fields of the messages. A map is a repeated message of a key and a value.
 _META_GRAPH = delimited(2)  # SavedModel
-_META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET = (delimited(number) for number in range(1, 7))
+_META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET, _OBJECTS = (delimited(number) for number in range(1, 8))
 _OP_LIST, _TAG, _TENSORFLOW_VERSION = delimited(2), delimited(4), delimited(5)  # MetaInfoDef
 _OP, _OP_NAME = delimited(1), delimited(1)  # OpList, OpDef
 _RESTORE_OP = delimited(3)  # SaverDef
@@ -79,6 +101,11 @@ _NODE_LIST, _NODE_LIST_VALUE = delimited(1), delimited(1)  # CollectionDef, Node
 _INPUT, _OUTPUT, _METHOD_NAME = delimited(1), delimited(2), delimited(3)  # SignatureDef
 _TENSOR_NAME, _DTYPE, _SHAPE = delimited(1), varint(2), delimited(3)  # TensorInfo
 _ASSET_NAME = delimited(2)  # AssetFileDef
+_OBJECT, _CHILD, _CHILD_NAME = (
+    delimited(1),
+    delimited(1),
+    delimited(2),
+)  # SavedObjectGraph, SavedObject, ObjectReference
 _KEY, _VALUE = delimited(1), delimited(2)
 
 _NO_SHARDS: dict[str, Any] = {"expected": 0, "missing": [], "extra": [], "truncated": {}}
@@ -94,6 +121,7 @@ class Inspection:
 
     tags: list[list[str]] = field(default_factory=list)  # one set of tags a meta graph
     tensorflow_version: str = ""
+    made_by: str = "TensorFlow 1"  # or TensorFlow 2, or Keras, whose objects are in it
     unknown_operations: list[str] = field(default_factory=list)  # those that TensorFlow itself lacks
     signatures: Signatures = field(default_factory=dict)
     # {signature: its tensors that are made of several, as sparse and ragged ones are, and have no name in the graph}
@@ -188,17 +216,11 @@ def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
     if not inspection.servable_signatures:
         return [
             f"{path} has no signature that can be called; "
-            + "".join(f"{text}; " for text in _composite(inspection))
-            + "a Keras model of one's own needs both "
-            "@tf.function(input_signature=[...]) on its method and signatures={'call': model.call} in "
-            "tf.saved_model.save (tf_keras), or keras.export.ExportArchive with add_endpoint('call', model.call, "
-            "input_signature=[...]) (Keras 3)"
+            + ("; ".join(_composite(inspection)) or _ADVICE[inspection.made_by][0])
         ]
     problems = [
         f"{path}: signature {shown(name)} reads what is never restored or initialised, so the server loads it and "
-        f"every prediction fails: {some(states)}; export a Sequential or functional model by model.export(DIR), a "
-        f"subclass by keras.export.ExportArchive with add_endpoint({name!r}, ..., input_signature=[...]), its layers "
-        "built in __init__"
+        f"every prediction fails: {some(states)}; {_ADVICE[inspection.made_by][1].replace('NAME', repr(name))}"
         for name, states in sorted(inspection.unrestored.items())
     ]
     if inspection.read_by_init:
@@ -431,7 +453,7 @@ class _SavedModelFile:
         tags = []
         chosen = None
         for start, end in self._all((0, self._reader.size), _META_GRAPH):
-            parts = self._parts((start, end), _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET)
+            parts = self._parts((start, end), _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET, _OBJECTS)
             info = self._parts_of(parts[_META_INFO], _OP_LIST, _TAG, _TENSORFLOW_VERSION)
             tags.append(sorted({self._reader.text(*one) for one in info[_TAG]}))
             if chosen is None and tags[-1] == SERVE_TAGS:
@@ -462,6 +484,7 @@ class _SavedModelFile:
         unset = self._unset(graph, tensors, ready)
         return {
             "tensorflow_version": self._last_text(info[_TENSORFLOW_VERSION]),
+            "made_by": self._made_by(parts[_OBJECTS]),
             "unknown_operations": self._unknown_operations(graph, info[_OP_LIST]),
             "signatures": signatures,
             "composite": {name: sorted(one.composite) for name, one in tensors.items() if one.composite},
@@ -472,6 +495,14 @@ class _SavedModelFile:
             "restored": self._restored(graph, restored, by_restore),
             "assets": sorted(self._last_text(self._parts(one, _ASSET_NAME)[_ASSET_NAME]) for one in parts[_ASSET]),
         }
+
+    def _made_by(self, object_graphs: list[Range]) -> str:
+        for objects in object_graphs:
+            for one in self._all(objects, _OBJECT):
+                for child in self._all(one, _CHILD):
+                    if any(self._reader.content(*name) in _KERAS_NAMES for name in self._all(child, _CHILD_NAME)):
+                        return "Keras"
+        return "TensorFlow 2" if object_graphs else "TensorFlow 1"
 
     def _unknown_operations(self, graph: Graph, lists: list[Range]) -> list[str]:
         """Return the operations that TensorFlow lacks. The exporter lists those that functions use."""

@@ -205,6 +205,36 @@ def test_export_without_a_signature_is_refused_with_the_way_out() -> None:
     assert "signatures={'call': model.call}" in problem
 
 
+@pytest.mark.parametrize(
+    ("kind", "made_by"),
+    [
+        ("unsigned", "Keras"),
+        ("legacy_subclass", "Keras"),
+        ("sequential_saved", "Keras"),
+        ("constant", "TensorFlow 2"),
+        ("main_op", "TensorFlow 1"),
+    ],
+)
+def test_advice_is_for_what_made_the_model(tmp_path: Path, kind: str, made_by: str) -> None:
+    assert inspect_saved_model(KINDS / kind).made_by == made_by
+    objects = {
+        "Keras": message(7, message(1, message(1, message(2, "_inbound_nodes")))),
+        "TensorFlow 2": message(7),
+        "TensorFlow 1": b"",
+    }[made_by]
+    call, keep = {
+        "Keras": ("keras.export.ExportArchive with add_endpoint('call'", "add_endpoint('s', ..., input_signature"),
+        "TensorFlow 2": ("give tf.saved_model.save signatures=", "keep them as attributes of the object"),
+        "TensorFlow 1": ("a signature_def_map", "or a main_op that initialises them"),
+    }[made_by]
+    (problem,) = problems_of(write_graph(tmp_path / "1", objects))
+    assert call in problem
+    nodes = [node("v", "VarHandleOp", shared_name="v"), node("call_s", "ReadVariableOp", "v")]
+    parts = objects, message(2, *nodes), signature("s", SIGNATURES["serving_default"])
+    (problem,) = problems_of(write_graph(tmp_path / "1", *parts))
+    assert keep in problem
+
+
 def test_signature_that_returns_no_plain_tensor_cannot_be_called() -> None:
     (problem,) = problems_of(KINDS / "ragged")
     assert "has no signature that can be called" in problem
