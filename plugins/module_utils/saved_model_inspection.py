@@ -174,7 +174,7 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
             try:
                 inspection = _inspect_graph(path, directory)
                 inspection = replace(inspection, warnings=_warnings(path, inspection))
-                problems += _graph_problems(path, inspection)
+                problems += _graph_problems(path, inspection, contract)
                 problems += _asset_problems(path, inspection.assets)
                 errors = [f"signatures: {error}" for error in contract_errors(contract)]
                 if inspection.signatures:
@@ -205,7 +205,7 @@ def signature_lines(signatures: Signatures) -> list[str]:
 # Problems
 
 
-def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
+def _graph_problems(path: Path, inspection: Inspection, contract: dict[str, Any] | None) -> list[str]:
     if SERVE_TAGS not in inspection.tags:
         found = some([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
         return [
@@ -216,9 +216,10 @@ def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
     if not inspection.servable_signatures:
         return [
             f"{path} has no signature that can be called; "
-            + ("; ".join(_composite(inspection)) or _ADVICE[inspection.made_by][0])
+            + ("; ".join(_composite(inspection).values()) or _ADVICE[inspection.made_by][0])
         ]
-    problems = [
+    problems = [f"{path}: {text}" for name, text in _composite(inspection).items() if name in (contract or {})]
+    problems += [
         f"{path}: signature {shown(name)} reads what is never restored or initialised, so the server loads it and "
         f"every prediction fails: {some(states)}; {_ADVICE[inspection.made_by][1].replace('NAME', repr(name))}"
         for name, states in sorted(inspection.unrestored.items())
@@ -231,17 +232,18 @@ def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
     return problems
 
 
-def _composite(inspection: Inspection) -> list[str]:
-    return [
-        f"signature {shown(name)} cannot be called, as {some(tensors)} {'is' if len(tensors) == 1 else 'are'} made of "
-        "several tensors (sparse or ragged); export dense ones (tf.sparse.to_dense, to_tensor())"
+def _composite(inspection: Inspection) -> dict[str, str]:
+    """Return what is said of each signature with tensors that no request can hold."""
+    return {
+        name: f"signature {shown(name)} cannot be called, as no request can hold a tensor made of several (sparse or "
+        f"ragged), such as {some(tensors)}; export dense ones (tf.sparse.to_dense, to_tensor())"
         for name, tensors in sorted(inspection.composite.items())
-    ]
+    }
 
 
 def _warnings(path: Path, inspection: Inspection) -> list[str]:
     """Return what does not keep a SavedModel from being served, and yet may be a fault."""
-    texts = _composite(inspection) if inspection.servable_signatures else []
+    texts = list(_composite(inspection).values()) if inspection.servable_signatures else []
     if inspection.unknown_operations:
         texts.append(
             f"it has operations that TensorFlow {VERSION} lacks, and a server that lacks them cannot load it: "

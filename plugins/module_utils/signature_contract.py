@@ -69,7 +69,7 @@ def contract_problems(contract: dict[str, Any] | None, signatures: dict[str, Any
     """Yield where signatures break a contract, which has no contract_errors."""
     for name, expected in (contract or {}).items():
         if str(name) not in signatures:
-            yield f"it has no signature {name}, which is asked for; it has {some(signatures)}"
+            yield f"it has no signature {name}, which signatures or sample_requests ask for; it has {some(signatures)}"
             continue
         for side in ("inputs", "outputs"):
             if expected.get(side) is not None:

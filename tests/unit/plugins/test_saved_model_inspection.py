@@ -87,9 +87,9 @@ SAID = {
     "reference_that_is_not_set": f"{READS}q;",
     "reference_that_is_restored": "",
     "reference_that_is_set_first": "",
-    "sparse_input": "has no signature that can be called; signature serving_default cannot be called, as x is made of",
+    "sparse_input": "has no signature that can be called; signature serving_default cannot be called, as no request",
     "sparse_input_beside_a_plain_one": "",
-    "sparse_output": "has no signature that can be called; signature serving_default cannot be called, as y is made of",
+    "sparse_output": "has no signature that can be called; signature serving_default cannot be called, as no request",
     "table_of_a_module": "",
     "table_that_is_not_filled": f"{READS}lookup table hash_table",
     "table_that_needs_no_filling": "",
@@ -112,7 +112,7 @@ WARNED = {
         "signature serving_default reads in a branch what is never restored or initialised; a prediction that takes it "
         "fails: q",
     ),
-    "sparse_input_beside_a_plain_one": "signature sparse cannot be called, as x is made of several tensors (sparse or",
+    "sparse_input_beside_a_plain_one": "signature sparse cannot be called, as no request can hold a tensor made of",
 }
 
 
@@ -170,6 +170,15 @@ def test_verdict_is_that_of_tensorflow(tensorflow: dict[Path, dict[str, str]], n
         assert SAID[name] in "\n".join(problems)
         assert len(inspection.warnings) == (name in WARNED)
         assert WARNED.get(name, "") in "\n".join(inspection.warnings)
+
+
+def test_signature_that_no_request_can_call_is_refused_where_it_is_asked_for(
+    tensorflow: dict[Path, dict[str, str]],
+) -> None:
+    path = next(path for path in tensorflow if path.name == "sparse_input_beside_a_plain_one")
+    check_saved_model(path, {"serving_default": {}})
+    (problem,) = problems_of(path, {"sparse": {}})
+    assert "signature sparse cannot be called" in problem
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))

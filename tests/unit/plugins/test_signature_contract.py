@@ -66,7 +66,7 @@ def test_contract_that_is_kept_has_no_problem(contract: dict[str, Any] | None) -
 @pytest.mark.parametrize(
     ("name", "expected", "problem"),
     [
-        ("call", {}, "it has no signature call, which is asked for; it has serving_default"),
+        ("call", {}, "it has no signature call, which signatures or sample_requests ask for; it has serving_default"),
         (
             "serving_default",
             {"inputs": {"x": {"dtype": "int64"}}},
