@@ -24,7 +24,7 @@ UPSTREAM := upstream
 SERVING_VARIABLES := -e @tests/lab/upstream.yml
 endif
 
-.PHONY: help serve status test lint unit molecule e2e bench packages lab models build lock clean
+.PHONY: help serve status test lint unit molecule e2e bench packages lab models build lock operations clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -103,6 +103,10 @@ lock: .venv/installed ## Lock the Python packages again, at their newest version
 	compile requirements/dev.in -o requirements/dev.txt
 	compile requirements/lab-runtime.in --constraint requirements/dev.txt -o requirements/lab-runtime.txt
 	compile requirements/lab-infra.in -o requirements/lab-infra.txt
+
+operations: .venv/installed ## Write the list of TensorFlow's operations again, after another TensorFlow was locked
+	python tests/unit/plugins/tensorflow_operations.py > plugins/module_utils/tensorflow_operations.py.new
+	mv plugins/module_utils/tensorflow_operations.py{.new,}
 
 clean: ## Remove the lab, the example models, .venv and all caches
 	if [ -d .lab ]; then $(LAB) clean; fi

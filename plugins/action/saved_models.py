@@ -25,6 +25,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     check_served,
     read_catalog,
     retained_versions,
+    served_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import version_lines
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
@@ -32,6 +33,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     SavedModelError,
     differing,
     list_files,
+    some,
     total_bytes,
     tree_digest,
     tree_stamp,
@@ -44,7 +46,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
     signature_lines,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import (
+    BATCHING_FILE,
+    pull_version,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
     BLOCK_BYTES,
     PATCHES,
@@ -61,7 +66,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patche
     Change,
     compare,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, signatures_of
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, inspected
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
 FETCH_TIMEOUT_SECONDS = 60  # without a byte
@@ -85,6 +90,7 @@ ARGUMENT_SPEC = {
     "adopt": {"type": "bool", "default": False},
     "keep": {"type": "int"},
     "retry_withdrawn": {"type": "bool", "default": False},
+    "per_model_batching": {"type": "bool", "default": False},
     **FETCH_SPEC,
 }
 
@@ -107,6 +113,7 @@ class Transfer:
     model: Model
     version: int
     files: Files
+    contract: dict[str, Any]
     signatures: dict[str, Any] | None
     generated: dict[str, str]  # base64 of what the host adds to the files, by name
 
@@ -121,6 +128,12 @@ class Transfer:
     @property
     def source(self) -> Path:
         return self.model.sources[self.version]
+
+
+def _contract(model: Model, is_served: bool) -> dict[str, Any]:
+    """Return the signatures that a version has to have: a served one has to answer the samples, too."""
+    asked: dict[str, Any] = {one["signature_name"]: {} for one in model.samples if is_served}
+    return {**asked, **(model.contract or {})}
 
 
 class ActionModule(ActionBase):
@@ -207,13 +220,15 @@ class ActionModule(ActionBase):
             problems += check_served(model, available)
             refused = self._refused(model, withdrawn[model.name])
             retained = retained_versions(model.keep, model.policy, model.labels, available - refused)
+            served = served_versions(model.policy, available - refused)
+            problems += self._unanswerable(model, {v: facts for v, facts in on_host.items() if v in served})
             for version in reversed(model.versions):
                 try:
                     if version in refused:
                         continue
                     if version not in on_host:
                         if version in retained:
-                            transfers.append(self._transfer(model, version))
+                            transfers.append(self._transfer(model, version, _contract(model, version in served)))
                     elif on_host[version]["stamp"] is None:
                         self._display.warning(
                             f"{model.name} version {version} was not published by this collection; left as it is"
@@ -222,18 +237,44 @@ class ActionModule(ActionBase):
                         self._check_unchanged(model, version, on_host[version], max(available) + 1)
                 except SavedModelError as error:
                     problems += (f"model {model.name}: {line}" for line in str(error).splitlines())
+                if version in served and version in model.files:
+                    self._check_batching(model, version, BATCHING_FILE in model.files[version])
         if problems:
             raise CatalogError(problems)
         return transfers
 
     @staticmethod
-    def _transfer(model: Model, version: int) -> Transfer:
+    def _unanswerable(model: Model, on_host: dict[int, Any]) -> list[str]:
+        """Return which samples these versions cannot answer, as they lack the signature."""
+        return [
+            f"model {model.name}: version {version}, which is on the host, has no signature {name}, which "
+            f"sample_requests ask for; it has {some(facts['signatures'])}"
+            for version, facts in sorted(on_host.items())
+            for name in sorted({one["signature_name"] for one in model.samples})
+            if facts["signatures"] is not None and name not in facts["signatures"]
+        ]
+
+    def _check_batching(self, model: Model, version: int, is_there: bool) -> None:
+        if self._args["per_model_batching"] and not is_there:
+            self._display.warning(
+                f"{model.name} version {version} has no {BATCHING_FILE}, and with "
+                "enable_per_model_batching_parameters the server then does not batch its requests; export the version "
+                "with that file, or unset the flag"
+            )
+
+    def _transfer(self, model: Model, version: int, contract: dict[str, Any]) -> Transfer:
         """Return a transfer. Raises SavedModelError for a source on the controller that cannot be served."""
         if version in model.pulls:
-            return Transfer(model, version, {}, None, {})
+            return Transfer(model, version, {}, contract, None, {})
         files = model.files[version]
-        signatures = signatures_of(model.sources[version], files, model.contract)
-        return Transfer(model, version, files, signatures, warmup_files(model.name, model.warmup, files, signatures))
+        found = inspected(model.sources[version], files, contract)
+        self._warn(found)
+        generated = warmup_files(model.name, model.warmup, files, found["signatures"])
+        return Transfer(model, version, files, contract, found["signatures"], generated)
+
+    def _warn(self, found: dict[str, Any]) -> None:
+        for text in found["warnings"]:
+            self._display.warning(text)
 
     def _refused(self, model: Model, marks: dict[str, Any]) -> set[int]:
         """Return the versions that were withdrawn from the host as the catalogue has them, and note each."""
@@ -276,7 +317,7 @@ class ActionModule(ActionBase):
         source = "digests of the catalogue"
         if version in model.sources:  # one that was damaged is not to be exported under another number
             source = str(model.sources[version])
-            signatures_of(model.sources[version], model.files[version], model.contract)
+            inspected(model.sources[version], model.files[version], model.contract)
         raise SavedModelError(
             f"version {version} is published with sha256 {published}, but {source} now has {found}; a published "
             f"version is never changed, so export this one as version {free_number}"
@@ -437,7 +478,7 @@ class ActionModule(ActionBase):
                 group=self._args["group"],
                 model=transfer.model.name,
                 version=transfer.version,
-                contract=transfer.model.contract,
+                contract=transfer.contract,
                 warmup=transfer.model.warmup,
                 is_archive=pull.is_archive,
                 request={
@@ -449,6 +490,9 @@ class ActionModule(ActionBase):
                     "no_proxy": self._args["no_proxy"] or [],
                 },
             )
+        if fetched:
+            self._warn(fetched)
+            self._check_batching(transfer.model, transfer.version, fetched["has_batching_file"])
         return {**self._describe(transfer), **(fetched or {})}
 
     def _stage(

@@ -66,7 +66,8 @@ options:
       signatures:
         description: The signatures that every version has to have, by name C(inputs) and C(outputs), and by their names
           C(dtype) and C(shape), such as V({"call":{"inputs":{"x":{"dtype":"float32","shape":[-1,28,28]}}}}). Names of
-          inputs and of outputs have to be these, where they are given, and dtype and shape equal.
+          inputs and of outputs have to be these, where they are given, and dtype and shape equal. The shape
+          V(unknown_rank) demands one without a number of dimensions.
         type: dict
       keep:
         description: How many of the newest versions stay on the host. What O(catalog[].model_version_policy) serves,

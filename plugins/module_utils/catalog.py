@@ -19,6 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     parse_version,
     source_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import contract_errors
 
 # What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
 MAX_RECORDS = 1000
@@ -27,7 +28,8 @@ MAX_RECORDS = 1000
 MAX_VERSIONS = 2**32 - 1
 
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+MAX_NAME = 255  # bytes that a directory's name may have
+_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{,{MAX_NAME - 1}}}")
 # model_servers/http_rest_api_util.cc; half a surrogate pair cannot be written to a file.
 _LABEL = re.compile("[^/:\ud800-\udfff]+")
 
@@ -126,7 +128,10 @@ def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list
     for entry in catalog:
         name = str(entry["name"])
         if not _NAME.fullmatch(name):
-            problems.append(f"model name {name!r}: use letters, digits, _ . and -, and begin with none of the last two")
+            problems.append(
+                f"model name {name!r}: use letters, digits, _ . and -, {MAX_NAME} at most, and begin with none of the "
+                "last two"
+            )
         model, found = _read_entry(entry, keep)
         models.append(model)
         problems += (f"model {name}: {text}" for text in found)
@@ -147,7 +152,9 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
         "samples": lambda: read_samples(entry.get("sample_requests")),
         "warmup": lambda: _read_warmup(entry),
     }
-    if is_pulled(entry["source"]):
+    if not entry["source"].strip():
+        problems.append("source is empty; name a directory on the controller, or what the hosts fetch")
+    elif is_pulled(entry["source"]):
         readers["pulls"] = lambda: _read_pulls(entry)
     else:
         readers["sources"] = lambda: _read_sources(entry)
@@ -155,7 +162,7 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
         try:
             parts[part] = reader()
         except (SavedModelError, ValueError) as error:
-            problems.append(str(error))
+            problems += str(error).splitlines()
     files: dict[int, Files] = {}
     for version, path in parts.get("sources", {}).items():
         try:
@@ -211,20 +218,9 @@ def read_keep(keep: int | None, default: int | None) -> int | None:
 
 def _read_contract(signatures: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the signatures that a model has to have. Raises ValueError for what no model could have."""
-    for name, signature in (signatures or {}).items():
-        if not isinstance(signature, dict) or not set(signature) <= {"inputs", "outputs"}:
-            raise ValueError(f"signatures: {name} takes inputs and outputs")
-        for side, tensors in signature.items():
-            if not isinstance(tensors, dict):
-                raise ValueError(f"signatures: {name}.{side} takes tensors by their names")
-            for tensor, facts in tensors.items():
-                if not isinstance(facts or {}, dict) or not set(facts or {}) <= {"dtype", "shape"}:
-                    raise ValueError(f"signatures: {name}.{side}.{tensor} takes dtype and shape")
-                shape = (facts or {}).get("shape") or []
-                if not isinstance(shape, list) or not all(isinstance(size, int) and size >= -1 for size in shape):
-                    raise ValueError(
-                        f"signatures: {name}.{side}.{tensor}.shape takes a list of sizes, -1 where any size will do"
-                    )
+    errors = contract_errors(signatures)
+    if errors:
+        raise ValueError("\n".join(f"signatures: {error}" for error in errors))
     return signatures
 
 

@@ -10,7 +10,7 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Iterable, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
 
@@ -168,3 +168,15 @@ def total_bytes(files: Files) -> int:
 def _hash_lines(files: Files, *keys: str) -> str:
     lines = sorted("  ".join([*(str(facts[key]) for key in keys), name]) for name, facts in files.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def shown(name: str) -> str:
+    """Return a name that a file gave in a form that takes no second line and no hold of a terminal."""
+    return name if name.isprintable() else repr(name)
+
+
+def some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """Return names as text, the first few where they are many."""
+    ordered = sorted(map(shown, names))
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return (between.join(ordered[:most]) or "(none)") + more

@@ -6,8 +6,8 @@ Sources of the format: tensorflow/core/protobuf/{saved_model,meta_graph,saver}.p
 tensorflow/core/framework/{graph,node_def,attr_value,tensor_shape,types}.proto; what the server does with it:
 tensorflow/cc/saved_model/{loader,loader_util}.cc.
 
-The graph is read in one pass and kept as names and numbers, at most some 400 MB for one that reaches the limits below.
-Weights, functions and the tree of objects are stepped over by their length.
+The graph is read in one pass and kept as names and numbers, at most some 400 MB for one that reaches the limits.
+Weights, the tree of objects and functions that nobody asks for are stepped over by their length.
 """
 
 from __future__ import annotations
@@ -15,35 +15,74 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from array import array
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Tuple
+from typing import Any, Container, Dict, Iterator, NamedTuple
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import (
     WireError,
     WireReader,
     delimited,
-    signed,
     varint,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    SavedModelError,
+    shown,
+    some,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_graph import (
+    ALWAYS,
+    SOMETIMES,
+    Effects,
+    Graph,
+    Range,
+    Run,
+    State,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import (
+    contract_errors,
+    contract_problems,
+    describe,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import (
     MAX_INDEX_BYTES,
     BundleError,
     BundleIndex,
+    StoredTensor,
     read_index,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_types import dtype_name, read_shape
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensorflow_operations import (
+    OPERATIONS,
+    VERSION,
 )
 
 SERVE_TAGS = ["serve"]  # those that the server loads by default (--saved_model_tags)
 
-MAX_NODE_NAMES = 1_000_000
-MAX_NODE_NAME_BYTES = 1 << 27  # of all names together
-MAX_EDGES = 10_000_000
-MAX_STEPS = 30_000_000  # along edges, in all walks through the graph
 MAX_PARTS = 100_000  # meta graphs, signatures, tensors of signatures and collections, all together
-MAX_RANK = 254  # TensorShape::MaxDimensions()
+
+# How an exporter makes a signature, and how it has what the signature reads restored or initialised.
+_ADVICE = {
+    "Keras": (
+        "a Keras model of one's own needs both @tf.function(input_signature=[...]) on its method and "
+        "signatures={'call': model.call} in tf.saved_model.save (tf_keras), or keras.export.ExportArchive with "
+        "add_endpoint('call', model.call, input_signature=[...]) (Keras 3)",
+        "export a Sequential or functional model by model.export(DIR), a subclass by keras.export.ExportArchive with "
+        "add_endpoint(NAME, ..., input_signature=[...]), its layers built in __init__",
+    ),
+    "TensorFlow 2": (
+        "give tf.saved_model.save signatures={'serving_default': module.call}, with "
+        "@tf.function(input_signature=[...]) on the method",
+        "keep them as attributes of the object that tf.saved_model.save is given, or of one that it holds",
+    ),
+    "TensorFlow 1": (
+        "give add_meta_graph_and_variables a signature_def_map",
+        "give add_meta_graph_and_variables a saver whose variables they are, or a main_op that initialises them "
+        "(tf.compat.v1.local_variables_initializer(), tables_initializer(), an iterator's initializer)",
+    ),
+}
+_KERAS_NAMES = {b"keras_api", b"_inbound_nodes"}  # of what tf_keras' and Keras 3's objects hold
 
 # {name: {"method_name": str, "inputs": {name: {"dtype": str, "shape": [int] or None}}, "outputs": the same}}.
 # A dimension of -1 is unknown, and a shape of None has an unknown number of dimensions.
@@ -51,34 +90,23 @@ Signatures = Dict[str, Dict[str, Any]]
 
 _INIT_OP, _TRAIN_OP = "__saved_model_init_op", "__saved_model_train_op"  # kept among the signatures, and none
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
-_READING_OPS = (b"ReadVariableOp", b"VarIsInitializedOp")  # that take a variable and do not set it
-_STATELESS_OPS = (b"Const", b"Placeholder")
-
-# By number, as TensorFlow prints them.
-_DTYPE_NAMES = (
-    "invalid float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 qint16 "
-    "quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn float8_e4m3fnuz "
-    "float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 float4_e2m1fn"
-)
-_DTYPES = _DTYPE_NAMES.split()
 
 # Fields of the messages. A map is a repeated message of a key and a value.
 _META_GRAPH = delimited(2)  # SavedModel
-_META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET = (delimited(number) for number in range(1, 7))
-_TAG, _TENSORFLOW_VERSION = delimited(4), delimited(5)  # MetaInfoDef
-_NODE = delimited(1)  # GraphDef
-_NODE_NAME, _NODE_OP, _NODE_INPUT, _NODE_ATTRIBUTE = delimited(1), delimited(2), delimited(3), delimited(5)
-_STRING_VALUE = delimited(2)  # AttrValue.s
+_META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET, _OBJECTS = (delimited(number) for number in range(1, 8))
+_OP_LIST, _TAG, _TENSORFLOW_VERSION = delimited(2), delimited(4), delimited(5)  # MetaInfoDef
+_OP, _OP_NAME = delimited(1), delimited(1)  # OpList, OpDef
 _RESTORE_OP = delimited(3)  # SaverDef
 _NODE_LIST, _NODE_LIST_VALUE = delimited(1), delimited(1)  # CollectionDef, NodeList
 _INPUT, _OUTPUT, _METHOD_NAME = delimited(1), delimited(2), delimited(3)  # SignatureDef
 _TENSOR_NAME, _DTYPE, _SHAPE = delimited(1), varint(2), delimited(3)  # TensorInfo
-_DIMENSION, _UNKNOWN_RANK, _SIZE = delimited(2), varint(3), varint(1)  # TensorShapeProto, Dim
 _ASSET_NAME = delimited(2)  # AssetFileDef
+_OBJECT, _CHILD, _CHILD_NAME = (
+    delimited(1),
+    delimited(1),
+    delimited(2),
+)  # SavedObjectGraph, SavedObject, ObjectReference
 _KEY, _VALUE = delimited(1), delimited(2)
-
-Range = Tuple[int, int]  # of bytes in saved_model.pb
-
 
 _NO_SHARDS: dict[str, Any] = {"expected": 0, "missing": [], "extra": [], "truncated": {}}
 
@@ -93,20 +121,33 @@ class Inspection:
 
     tags: list[list[str]] = field(default_factory=list)  # one set of tags a meta graph
     tensorflow_version: str = ""
+    made_by: str = "TensorFlow 1"  # or TensorFlow 2, or Keras, whose objects are in it
+    unknown_operations: list[str] = field(default_factory=list)  # those that TensorFlow itself lacks
     signatures: Signatures = field(default_factory=dict)
-    servable_signatures: list[str] = field(default_factory=list)  # those whose outputs are all plain tensors
-    unrestored: dict[str, list[str]] = field(default_factory=dict)  # {signature: variables read and never set}
+    # {signature: its tensors that are made of several, as sparse and ragged ones are, and have no name in the graph}
+    composite: dict[str, list[str]] = field(default_factory=dict)
+    # {signature: variables, tables and iterators that it reads and nothing sets}, and those that only a branch reads
+    unrestored: dict[str, list[str]] = field(default_factory=dict)
+    read_in_branches: dict[str, list[str]] = field(default_factory=dict)
+    read_by_init: list[str] = field(default_factory=list)  # what the init op reads before anything sets it
     is_restored: bool = False  # whether anything is to be read from variables/
+    restored: dict[str, StoredTensor] = field(default_factory=dict)  # what the graph takes it for
     assets: list[str] = field(default_factory=list)  # names below assets/
+    warnings: list[str] = field(default_factory=list)  # what may be a fault and does not keep it from being served
     # {"expected": how many, "missing": names, "extra": names, "truncated": {name: {"bytes", "needed"}}}
     shards: dict[str, Any] = field(default_factory=lambda: dict(_NO_SHARDS))
+
+    @property
+    def servable_signatures(self) -> list[str]:
+        """Those that can be fed and fetched."""
+        return [name for name, one in self.signatures.items() if one["outputs"] and name not in self.composite]
 
 
 def inspect_saved_model(path: Path) -> Inspection:
     """Return what the SavedModel in a directory says of itself. Raises SavedModelError where it cannot be read."""
     with _directory(path) as directory:
         inspection = _inspect_graph(path, directory)
-        return replace(inspection, shards=_inspect_shards(path, directory, inspection.is_restored))
+        return replace(inspection, shards=_inspect_variables(path, directory, inspection)[0])
 
 
 def check_saved_model(path: Path, contract: dict[str, Any] | None = None) -> Inspection:
@@ -124,8 +165,7 @@ def check_saved_model(path: Path, contract: dict[str, Any] | None = None) -> Ins
 def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> tuple[Inspection, list[str]]:
     """Return what can be read of the SavedModel in a directory, and all that keeps it from being served.
 
-    contract is {signature: {"inputs": {tensor: {"dtype": ..., "shape": ...}}, "outputs": the same}}; what it leaves out
-    is free.
+    contract is one of signature_contract.
     """
     problems = []
     inspection = Inspection()
@@ -133,14 +173,20 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
         with _directory(path) as directory:
             try:
                 inspection = _inspect_graph(path, directory)
-                problems += _graph_problems(path, inspection)
+                inspection = replace(inspection, warnings=_warnings(path, inspection))
+                problems += _graph_problems(path, inspection, contract)
                 problems += _asset_problems(path, inspection.assets)
+                errors = [f"signatures: {error}" for error in contract_errors(contract)]
                 if inspection.signatures:
-                    problems += _contract_problems(path, inspection.signatures, contract or {})
+                    problems += (
+                        f"{path}: {problem}" for problem in errors or contract_problems(contract, inspection.signatures)
+                    )
             except SavedModelError as error:
                 problems.append(str(error))
-            inspection = replace(inspection, shards=_inspect_shards(path, directory, inspection.is_restored))
-            problems += _shard_problems(path, inspection.shards)
+            shards, index = _inspect_variables(path, directory, inspection)
+            inspection = replace(inspection, shards=shards)
+            problems += _shard_problems(path, shards)
+            problems += _stored_problems(path, inspection.restored, index)
     except SavedModelError as error:
         problems.append(str(error))
     return inspection, problems
@@ -149,23 +195,19 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
 def signature_lines(signatures: Signatures) -> list[str]:
     """Return signatures as sorted lines of text, one a tensor."""
     return sorted(
-        f"{name}  {kind[:-1]:<6}  {tensor}  {_describe(facts)}"
+        f"{name}  {kind[:-1]:<6}  {tensor}  {describe(facts)}"
         for name, signature in signatures.items()
         for kind in ("inputs", "outputs")
         for tensor, facts in signature[kind].items()
     )
 
 
-def _describe(tensor: dict[str, Any]) -> str:
-    return f"{tensor['dtype']} {'of unknown rank' if tensor['shape'] is None else tensor['shape']}"
-
-
 # Problems
 
 
-def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
+def _graph_problems(path: Path, inspection: Inspection, contract: dict[str, Any] | None) -> list[str]:
     if SERVE_TAGS not in inspection.tags:
-        found = _some([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
+        found = some([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
         return [
             f"{path} has no graph with the tag serve and no other, which is the one that the server loads; "
             + (f"its graphs have the tags: {found}; " if inspection.tags else "it has no graph at all; ")
@@ -173,18 +215,47 @@ def _graph_problems(path: Path, inspection: Inspection) -> list[str]:
         ]
     if not inspection.servable_signatures:
         return [
-            f"{path} has no signature that can be called; a Keras model of one's own needs both "
-            "@tf.function(input_signature=[...]) on its method and signatures={'call': model.call} in "
-            "tf.saved_model.save (tf_keras), or keras.export.ExportArchive with add_endpoint('call', model.call, "
-            "input_signature=[...]) (Keras 3)"
+            f"{path} has no signature that can be called; "
+            + ("; ".join(_composite(inspection).values()) or _ADVICE[inspection.made_by][0])
         ]
-    return [
-        f"{path}: signature {_shown(name)} reads variables that are never restored, so the server loads it and every "
-        f"prediction fails: {_some(variables)}; export a Sequential or functional model by model.export(DIR), a "
-        f"subclass by keras.export.ExportArchive with add_endpoint({name!r}, ..., input_signature=[...]), its layers "
-        "built in __init__"
-        for name, variables in sorted(inspection.unrestored.items())
+    problems = [f"{path}: {text}" for name, text in _composite(inspection).items() if name in (contract or {})]
+    problems += [
+        f"{path}: signature {shown(name)} reads what is never restored or initialised, so the server loads it and "
+        f"every prediction fails: {some(states)}; {_ADVICE[inspection.made_by][1].replace('NAME', repr(name))}"
+        for name, states in sorted(inspection.unrestored.items())
     ]
+    if inspection.read_by_init:
+        problems.append(
+            f"{path}: its init op reads what nothing has set by then, so the server cannot load it: "
+            f"{some(inspection.read_by_init)}"
+        )
+    return problems
+
+
+def _composite(inspection: Inspection) -> dict[str, str]:
+    """Return what is said of each signature with tensors that no request can hold."""
+    return {
+        name: f"signature {shown(name)} cannot be called, as no request can hold a tensor made of several (sparse or "
+        f"ragged), such as {some(tensors)}; export dense ones (tf.sparse.to_dense, to_tensor())"
+        for name, tensors in sorted(inspection.composite.items())
+    }
+
+
+def _warnings(path: Path, inspection: Inspection) -> list[str]:
+    """Return what does not keep a SavedModel from being served, and yet may be a fault."""
+    texts = list(_composite(inspection).values()) if inspection.servable_signatures else []
+    if inspection.unknown_operations:
+        texts.append(
+            f"it has operations that TensorFlow {VERSION} lacks, and a server that lacks them cannot load it: "
+            f"{some(inspection.unknown_operations)} (tensorflow_model_server adds those of TensorFlow Text and of "
+            "Decision Forests)"
+        )
+    texts += (
+        f"signature {shown(name)} reads in a branch what is never restored or initialised; a prediction that takes it "
+        f"fails: {some(states)}"
+        for name, states in sorted(inspection.read_in_branches.items())
+    )
+    return [f"{path}: {text}" for text in texts]
 
 
 def _asset_problems(path: Path, assets: list[str]) -> list[str]:
@@ -193,7 +264,7 @@ def _asset_problems(path: Path, assets: list[str]) -> list[str]:
         if not {"", ".", ".."}.isdisjoint(name.split("/")):  # "" also at the start of an absolute path
             problems.append(f"{path}: the graph reads the asset {name!r}, which is not below assets/")
         elif not _is_file(path / "assets" / name):
-            problems.append(f"{path} is incomplete: assets/{_shown(name)} is missing")
+            problems.append(f"{path} is incomplete: assets/{shown(name)} is missing")
     return problems
 
 
@@ -201,7 +272,7 @@ def _shard_problems(path: Path, shards: dict[str, Any]) -> list[str]:
     problems = []
     if shards["missing"]:
         names = [f"variables/{name}" for name in shards["missing"]]
-        problems.append(f"{path} is incomplete: {_some(names)} {'is' if len(names) == 1 else 'are'} missing")
+        problems.append(f"{path} is incomplete: {some(names)} {'is' if len(names) == 1 else 'are'} missing")
     problems += (
         f"{path} is incomplete: variables/{name} has {facts['bytes']} bytes, and its variables need {facts['needed']}"
         for name, facts in shards["truncated"].items()
@@ -209,49 +280,21 @@ def _shard_problems(path: Path, shards: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _contract_problems(path: Path, signatures: Signatures, contract: dict[str, Any]) -> list[str]:
-    problems: list[str] = []
-    for name, expected in contract.items():
-        if not isinstance(expected, dict) or not set(expected) <= {"inputs", "outputs"}:
-            problems.append(
-                f"the contract of signature {name} takes inputs and outputs, each {{name: {{dtype, shape}}}}"
-            )
-        elif name not in signatures:
-            problems.append(f"it has no signature {name}, which the contract asks for; it has {_some(signatures)}")
-        else:
-            for kind in ("inputs", "outputs"):
-                if expected.get(kind) is not None:
-                    problems += _broken(f"signature {name}: {kind[:-1]}", expected[kind], signatures[name][kind])
-    return [f"{path}: {problem}" for problem in problems]
-
-
-def _broken(what: str, expected: Any, found: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield where the inputs or the outputs of a signature are not those of the contract."""
-    if not isinstance(expected, dict):
-        yield f"{what}s of the contract are {{name: {{dtype, shape}}}}, and not {expected!r}"
-        return
-    if set(map(str, expected)) != set(found):
-        yield f"{what}s are expected to be {_some(map(str, expected))}, found {_some(found)}"
-    for name, facts in expected.items():
-        facts = {} if facts is None else facts
-        if not isinstance(facts, dict) or not set(facts) <= {"dtype", "shape"}:
-            yield f"{what} {name} of the contract takes dtype and shape, and not {facts!r}"
-            continue
-        for key in ("dtype", "shape"):
-            if str(name) in found and facts.get(key) is not None and facts[key] != found[str(name)][key]:
-                yield f"{what} {name}: expected {key} {facts[key]}, found {_describe(found[str(name)])}"
-
-
-def _shown(name: str) -> str:
-    """Return a name that a file gave in a form that takes no second line and no hold of a terminal."""
-    return name if name.isprintable() else repr(name)
-
-
-def _some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Return names as text, the first few where they are many."""
-    ordered = sorted(map(_shown, names))
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return (between.join(ordered[:most]) or "(none)") + more
+def _stored_problems(path: Path, restored: dict[str, StoredTensor], index: BundleIndex) -> list[str]:
+    """Return where variables/ is not what the graph restores."""
+    lacking = [name for name in restored if name not in index.tensors] if index.is_whole else []
+    other = [
+        f"{shown(name)} is {found}, not {restored[name]}"
+        for name, found in index.tensors.items()
+        if not found.fits(restored[name])
+    ]
+    told = [f"it lacks {some(lacking)}"] if lacking else []
+    told += [some(other)] if other else []
+    return [
+        f"{path}: variables/ is of another export, so loading or every prediction fails: {text}; export or copy "
+        "saved_model.pb and variables/ together"
+        for text in told
+    ]
 
 
 # Files
@@ -310,37 +353,39 @@ def _file(path: Path, directory: int) -> Iterator[WireReader | None]:
 # variables/
 
 
-def _inspect_shards(path: Path, directory: int, is_restored: bool) -> dict[str, Any]:
-    """Return Inspection.shards. Raises SavedModelError where the index cannot be read, or is missing and needed."""
+def _inspect_variables(path: Path, directory: int, inspection: Inspection) -> tuple[dict[str, Any], BundleIndex]:
+    """Return Inspection.shards, and the index. Raises SavedModelError where that cannot be read, or is missing."""
     variables = path / "variables"
+    nothing = dict(_NO_SHARDS), BundleIndex(is_whole=False)
+    missing = SavedModelError(f"{path} is incomplete: variables/variables.index is missing")
     try:
         os.stat("variables", dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        if is_restored:
-            raise SavedModelError(f"{path} is incomplete: variables/variables.index is missing") from None
-        return dict(_NO_SHARDS)
+        if inspection.is_restored:
+            raise missing from None
+        return nothing
     with _directory(variables, directory) as opened:
         sizes = {}
         with os.scandir(opened) as entries:
             for entry in entries:
                 if entry.name.startswith("variables.data-"):
                     if not entry.is_file(follow_symlinks=False):
-                        raise SavedModelError(f"{variables / entry.name} is not a regular file")
-                    sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+                        raise SavedModelError(f"{variables}/{shown(entry.name)} is not a regular file")
+                    sizes[shown(entry.name)] = entry.stat(follow_symlinks=False).st_size
         with _file(variables / "variables.index", opened) as file:
             if file is None:
-                if is_restored or sizes:
-                    raise SavedModelError(f"{path} is incomplete: variables/variables.index is missing")
-                return dict(_NO_SHARDS)
-            index = _read_index(variables / "variables.index", file)
-    return _compare_shards(path, sizes, index)
+                if inspection.is_restored or sizes:
+                    raise missing
+                return nothing
+            index = _read_index(variables / "variables.index", file, inspection.restored)
+    return _compare_shards(path, sizes, index), index
 
 
-def _read_index(path: Path, file: WireReader) -> BundleIndex:
+def _read_index(path: Path, file: WireReader, names: Container[str]) -> BundleIndex:
     if file.size > MAX_INDEX_BYTES:
         raise SavedModelError(f"{path} is damaged: it has more than {MAX_INDEX_BYTES} bytes")
     try:
-        return read_index(file.whole())
+        return read_index(file.whole(), names)
     except (BundleError, WireError) as error:
         raise SavedModelError(f"{path} is damaged: {error}; export or copy the model again") from error
 
@@ -390,6 +435,14 @@ def _inspect_graph(path: Path, directory: int) -> Inspection:
             ) from error
 
 
+class Tensors(NamedTuple):
+    """The names in the graph of what a signature feeds and fetches, and its own names of what has none there."""
+
+    fed: list[bytes]
+    fetched: list[bytes]
+    composite: list[str]
+
+
 class _SavedModelFile:
     """One saved_model.pb. Its methods raise WireError where it is malformed or beyond the limits."""
 
@@ -400,83 +453,120 @@ class _SavedModelFile:
     def inspect(self) -> dict[str, Any]:
         """Return the fields of Inspection that the file tells."""
         tags = []
-        chosen: dict[int, list[Range]] | None = None
-        version = ""
+        chosen = None
         for start, end in self._all((0, self._reader.size), _META_GRAPH):
-            parts = self._parts((start, end), _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET)
-            info = self._parts_of(parts[_META_INFO], _TAG, _TENSORFLOW_VERSION)
-            tags.append(sorted(self._reader.text(*one) for one in info[_TAG]))
+            parts = self._parts((start, end), _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET, _OBJECTS)
+            info = self._parts_of(parts[_META_INFO], _OP_LIST, _TAG, _TENSORFLOW_VERSION)
+            tags.append(sorted({self._reader.text(*one) for one in info[_TAG]}))
             if chosen is None and tags[-1] == SERVE_TAGS:
-                chosen = parts
-                version = self._last_text(info[_TENSORFLOW_VERSION])
+                chosen = parts, info
         if chosen is None:
             return {"tags": tags}
-        return {"tags": tags, "tensorflow_version": version, **self._inspect_meta_graph(chosen)}
+        return {"tags": tags, **self._inspect_meta_graph(*chosen)}
 
-    def _inspect_meta_graph(self, parts: dict[int, list[Range]]) -> dict[str, Any]:
+    def _inspect_meta_graph(self, parts: dict[int, list[Range]], info: dict[int, list[Range]]) -> dict[str, Any]:
         signatures: Signatures = {}
-        tensors: dict[str, list[bytes]] = {}  # that a signature's outputs are, by signature
+        tensors: dict[str, Tensors] = {}
         for name, value in self._map(parts[_SIGNATURE]):
             signatures[name], tensors[name] = self._signature(value)
-        init_ops = tensors.pop(_INIT_OP, [])
+        init = tensors[_INIT_OP].fetched if _INIT_OP in tensors else []
         for name in (_INIT_OP, _TRAIN_OP):
             signatures.pop(name, None)
             tensors.pop(name, None)
-        for name, value in self._map(parts[_COLLECTION]):
-            if name in _INIT_COLLECTIONS:
-                lists = self._parts(value, _NODE_LIST)[_NODE_LIST]
-                init_ops += (
-                    self._reader.content(*one) for one in self._parts_of(lists, _NODE_LIST_VALUE)[_NODE_LIST_VALUE]
-                )
-        restore_ops = [self._reader.content(*one) for one in self._parts_of(parts[_SAVER], _RESTORE_OP)[_RESTORE_OP]]
-        assets = [self._last_text(self._parts(one, _ASSET_NAME)[_ASSET_NAME]) for one in parts[_ASSET]]
+        collections = {name: value for name, value in self._map(parts[_COLLECTION]) if name in _INIT_COLLECTIONS}
+        for name in _INIT_COLLECTIONS:  # the first that there is
+            init = init or self._nodes(collections.get(name, (0, 0)))
+        restore = [self._reader.content(*one) for one in self._parts_of(parts[_SAVER], _RESTORE_OP)[_RESTORE_OP]]
         graph = Graph(self._reader, parts[_GRAPH])
-        restored = graph.walk(restore_ops[-1:])
-        ready = graph.variables_in(restored) | graph.variables_set_by(graph.walk(init_ops))
+        restored = graph.run(restore[-1:])
+        by_restore = graph.effects(restored)
+        ready = {state for state, effect in by_restore.items() if effect.sets or effect.takes}
+        by_init = graph.effects(graph.run(init), ready)
+        ready.update(state for state, effect in by_init.items() if effect.sets or effect.takes)
+        unset = self._unset(graph, tensors, ready)
         return {
+            "tensorflow_version": self._last_text(info[_TENSORFLOW_VERSION]),
+            "made_by": self._made_by(parts[_OBJECTS]),
+            "unknown_operations": self._unknown_operations(graph, info[_OP_LIST]),
             "signatures": signatures,
-            "servable_signatures": sorted(
-                name for name, signature in signatures.items() if 0 < len(signature["outputs"]) == len(tensors[name])
-            ),
-            "unrestored": graph.unset_variables(tensors, ready),
-            "is_restored": any(node in graph.stateful for node in restored),
-            "assets": sorted(assets),
+            "composite": {name: sorted(one.composite) for name, one in tensors.items() if one.composite},
+            "unrestored": _read(unset, ALWAYS),
+            "read_in_branches": _read(unset, SOMETIMES),
+            "read_by_init": sorted(str(state) for state, effect in by_init.items() if effect.reads == ALWAYS),
+            "is_restored": any(graph.is_state(node) for node in restored.nodes),
+            "restored": self._restored(graph, restored, by_restore),
+            "assets": sorted(self._last_text(self._parts(one, _ASSET_NAME)[_ASSET_NAME]) for one in parts[_ASSET]),
         }
 
-    def _signature(self, value: Range) -> tuple[dict[str, Any], list[bytes]]:
-        """Return a signature and the names of the tensors that its outputs are."""
+    def _made_by(self, object_graphs: list[Range]) -> str:
+        for objects in object_graphs:
+            for one in self._all(objects, _OBJECT):
+                for child in self._all(one, _CHILD):
+                    if any(self._reader.content(*name) in _KERAS_NAMES for name in self._all(child, _CHILD_NAME)):
+                        return "Keras"
+        return "TensorFlow 2" if object_graphs else "TensorFlow 1"
+
+    def _unknown_operations(self, graph: Graph, lists: list[Range]) -> list[str]:
+        """Return the operations that TensorFlow lacks. The exporter lists those that functions use."""
+        names = {name.decode(errors="replace") for name in graph.ops() if name not in graph.functions}
+        for operation in self._parts_of(lists, _OP)[_OP]:
+            names.add(self._last_text(self._parts(operation, _OP_NAME)[_OP_NAME]))
+        return sorted(names - OPERATIONS)
+
+    @staticmethod
+    def _unset(graph: Graph, signatures: dict[str, Tensors], ready: set[State | int]) -> dict[str, Effects]:
+        """Return what signatures do to states that are not ready."""
+        every = graph.run(name for tensors in signatures.values() for name in tensors.fetched)
+        if not graph.effects(every, ready):  # one walk for all of them tells that all is well, as it mostly is
+            return {}
+        return {
+            name: graph.effects(graph.run(tensors.fetched, tensors.fed), ready) for name, tensors in signatures.items()
+        }
+
+    @staticmethod
+    def _restored(graph: Graph, run: Run, effects: Effects) -> dict[str, StoredTensor]:
+        """Return what the restore op reads of variables/, with the shapes of the variables that it is for."""
+        tensors = {one.name: StoredTensor(one.dtype, None) for one in graph.all_saved(run)}
+        handles = {state: node for node, state in graph.states.items()}
+        for state, effect in effects.items():
+            if effect.saved and not effect.saved.slice:
+                tensors[effect.saved.name] = StoredTensor(effect.saved.dtype, graph.shape_of(handles[state]))
+        return tensors
+
+    def _nodes(self, value: Range) -> list[bytes]:
+        """Return the names of nodes in a collection."""
+        lists = self._parts(value, _NODE_LIST)[_NODE_LIST]
+        return [self._reader.content(*one) for one in self._parts_of(lists, _NODE_LIST_VALUE)[_NODE_LIST_VALUE]]
+
+    def _signature(self, value: Range) -> tuple[dict[str, Any], Tensors]:
+        """Return a signature, and the names that its tensors have in the graph."""
         parts = self._parts(value, _INPUT, _OUTPUT, _METHOD_NAME)
-        names: list[bytes] = []
+        tensors = Tensors([], [], [])
         return {
             "method_name": self._last_text(parts[_METHOD_NAME]),
-            "inputs": {name: self._tensor(one, []) for name, one in self._map(parts[_INPUT])},
-            "outputs": {name: self._tensor(one, names) for name, one in self._map(parts[_OUTPUT])},
-        }, names
+            "inputs": {name: self._tensor(name, one, tensors.fed, tensors) for name, one in self._map(parts[_INPUT])},
+            "outputs": {
+                name: self._tensor(name, one, tensors.fetched, tensors) for name, one in self._map(parts[_OUTPUT])
+            },
+        }, tensors
 
-    def _tensor(self, value: Range, names: list[bytes]) -> dict[str, Any]:
+    def _tensor(self, key: str, value: Range, names: list[bytes], tensors: Tensors) -> dict[str, Any]:
         """Return a tensor's dtype and shape, and add its name, which one made of several tensors lacks."""
         dtype = 0
+        name = b""
         shape: list[int] | None = []
         for tag, first, end in self._reader.fields(*value):
             if tag == _TENSOR_NAME:
-                names.append(self._reader.content(first, end))
+                name = self._reader.content(first, end)
             elif tag == _DTYPE:
                 dtype = first
             elif tag == _SHAPE:
-                shape = self._shape((first, end))
-        return {"dtype": _dtype(dtype), "shape": shape}
-
-    def _shape(self, value: Range) -> list[int] | None:
-        dimensions = []
-        for tag, first, end in self._reader.fields(*value):
-            if tag == _UNKNOWN_RANK and first:
-                return None
-            if tag == _DIMENSION:
-                sizes = [signed(size) for t, size, _ in self._reader.fields(first, end) if t == _SIZE]
-                dimensions.append(sizes[-1] if sizes else 0)
-                if len(dimensions) > MAX_RANK:
-                    raise WireError(f"a tensor has more than {MAX_RANK} dimensions")
-        return dimensions
+                shape = read_shape(self._reader, (first, end))
+        if name:
+            names.append(name)
+        else:
+            tensors.composite.append(key)
+        return {"dtype": dtype_name(dtype), "shape": shape}
 
     def _map(self, entries: list[Range]) -> Iterator[tuple[str, Range]]:
         """Yield the (key, value) of each entry of a map whose keys are strings and whose values are messages."""
@@ -509,136 +599,10 @@ class _SavedModelFile:
         return parts
 
 
-def _dtype(number: int) -> str:
-    """Return a DataType as TensorFlow prints it. The references of TensorFlow 1 have a number that is higher by 100."""
-    if number < len(_DTYPES):
-        return _DTYPES[number]
-    if 100 < number < 100 + len(_DTYPES):
-        return f"{_DTYPES[number - 100]}_ref"
-    return f"unknown ({number})"
-
-
-class Graph:
-    """The nodes of a GraphDef as numbers, and for each the nodes whose outputs it takes.
-
-    A name gets its number where it is first seen, as a node or as an input. Raises WireError like its reader.
-    """
-
-    def __init__(self, reader: WireReader, messages: list[Range]) -> None:
-        self.variables: dict[int, str] = {}  # name of the variable by the VarHandleOp that stands for it
-        self.stateful: set[int] = set()  # nodes that take no input and are neither a constant nor a placeholder
-        self._numbers: dict[bytes, int] = {}
-        self._name_bytes = 0
-        # The inputs of node n are _edges[_first[n]:_last[n]]; _first is -1 where no such node has been seen.
-        self._edges, self._first, self._last = array("i"), array("i"), array("i")
-        self._readers: set[int] = set()
-        self._steps_left = MAX_STEPS
-        for start, end in messages:
-            for tag, node_start, node_end in reader.fields(start, end):
-                if tag == _NODE:
-                    self._add_node(reader, node_start, node_end)
-
-    def _add_node(self, reader: WireReader, start: int, end: int) -> None:
-        name = op = b""
-        inputs = []
-        for tag, first, last in reader.fields(start, end):
-            if tag == _NODE_INPUT:
-                inputs.append(self._number(_node_name(reader.content(first, last))))
-                if len(inputs) + len(self._edges) > MAX_EDGES:
-                    raise WireError(f"more than {MAX_EDGES} inputs of nodes")
-            elif tag == _NODE_NAME:
-                name = reader.content(first, last)
-            elif tag == _NODE_OP:
-                op = reader.content(first, last)
-        node = self._number(name)
-        if not name or self._first[node] >= 0:
-            raise WireError("a node has no name" if not name else f"two nodes have the name {name!r}")
-        self._first[node] = len(self._edges)
-        self._edges.extend(inputs)
-        self._last[node] = len(self._edges)
-        if op == b"VarHandleOp":
-            self.variables[node] = _shared_name(reader, start, end) or name.decode(errors="replace")
-        elif op in _READING_OPS:
-            self._readers.add(node)
-        if not inputs and op not in _STATELESS_OPS:
-            self.stateful.add(node)
-
-    def _number(self, name: bytes) -> int:
-        number = self._numbers.get(name)
-        if number is None:
-            number = self._numbers[name] = len(self._first)
-            self._first.append(-1)
-            self._last.append(-1)
-            self._name_bytes += len(name)
-            if number >= MAX_NODE_NAMES or self._name_bytes > MAX_NODE_NAME_BYTES:
-                raise WireError(f"more than {MAX_NODE_NAMES} nodes, or more than {MAX_NODE_NAME_BYTES} bytes of names")
-        return number
-
-    def walk(self, names: Iterable[bytes]) -> list[int]:
-        """Return the nodes of these names, or of the tensors of these names, and all that their outputs depend on."""
-        found = {self._numbers.get(_node_name(name)) for name in names}
-        reached = [node for node in found if node is not None]
-        seen = bytearray(len(self._first))
-        for node in reached:
-            seen[node] = 1
-        for node in reached:  # grows meanwhile
-            inputs = self._inputs(node)
-            self._steps_left -= 1 + len(inputs)
-            if self._steps_left < 0:
-                raise WireError(
-                    f"its signatures depend on more than {MAX_STEPS} nodes, counted once for each signature"
-                )
-            for other in inputs:
-                if not seen[other]:
-                    seen[other] = 1
-                    reached.append(other)
-        return reached
-
-    def variables_in(self, nodes: Iterable[int]) -> set[str]:
-        """Return the variables that stand among these nodes."""
-        return {self.variables[node] for node in nodes if node in self.variables}
-
-    def variables_set_by(self, nodes: Iterable[int]) -> set[str]:
-        """Return the variables that these nodes are given, unless only to be read.
-
-        A function that takes a variable passes for one that sets it: what it does with it is not looked into.
-        """
-        given = (other for node in nodes if node not in self._readers for other in self._inputs(node))
-        return self.variables_in(given)
-
-    def unset_variables(self, tensors: dict[str, list[bytes]], ready: set[str]) -> dict[str, list[str]]:
-        """Return {signature: variables that its outputs depend on and that are not ready}, without empty ones."""
-        unset = {}
-        # One walk for all of them tells that all is well, as it mostly is.
-        if not self.variables_in(self.walk(name for names in tensors.values() for name in names)) <= ready:
-            for signature, names in tensors.items():
-                variables = self.variables_in(self.walk(names)) - ready
-                if variables:
-                    unset[signature] = sorted(variables)
-        return unset
-
-    def _inputs(self, node: int) -> array[int]:
-        return self._edges[self._first[node] : self._last[node]] if self._first[node] >= 0 else self._edges[:0]
-
-
-def _node_name(name: bytes) -> bytes:
-    """Return the node of a tensor (node:1), or of a control input (^node)."""
-    return name.lstrip(b"^").partition(b":")[0]
-
-
-def _shared_name(reader: WireReader, start: int, end: int) -> str:
-    """Return the attribute shared_name of the node in this range, "" where it has none."""
-    name = ""
-    for tag, first, last in reader.fields(start, end):
-        if tag == _NODE_ATTRIBUTE:
-            key, text = b"", ""
-            for entry_tag, x, y in reader.fields(first, last):
-                if entry_tag == _KEY:
-                    key = reader.content(x, y)
-                elif entry_tag == _VALUE and key == b"shared_name":
-                    for value_tag, text_start, text_end in reader.fields(x, y):
-                        if value_tag == _STRING_VALUE:
-                            text = reader.content(text_start, text_end).decode(errors="replace")
-            if key == b"shared_name":
-                name = text
-    return name
+def _read(effects: dict[str, Effects], often: int) -> dict[str, list[str]]:
+    """Return {signature: what it reads so often, and does not set before}."""
+    states = {
+        name: sorted(str(state) for state, effect in found.items() if max(effect.reads, effect.takes) == often)
+        for name, found in effects.items()
+    }
+    return {name: some for name, some in states.items() if some}

@@ -33,6 +33,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup
 )
 
 ATTEMPTS = 2
+BATCHING_FILE = "batching_params.pbtxt"  # servables/tensorflow/bundle_factory_util.cc
 
 
 def pull_version(
@@ -48,8 +49,8 @@ def pull_version(
     """Fetch a version, and once more where the whole has another digest than it should, and publish it.
 
     contract is the signatures that the model has to have, warmup the samples of its warm-up requests; request has the
-    fields of Request, less the directories. Returns bytes and signatures of the version, None where another run has
-    published it meanwhile. Raises OSError and SavedModelError.
+    fields of Request, less the directories. Returns bytes, signatures, warnings and has_batching_file of the version,
+    None where another run has published it meanwhile. Raises OSError and SavedModelError.
     """
     is_rsync = request["url"].startswith("rsync://")  # which runs as that user
     uid = FETCH_UID if is_rsync else 0
@@ -69,10 +70,16 @@ def pull_version(
             digest = tree_digest(files)
             # The digest of an archive was checked before it was unpacked.
             if is_archive or digest == asked.digest:
-                signatures = check_saved_model(asked.staging, contract).signatures
+                inspection = check_saved_model(asked.staging, contract)
+                signatures = inspection.signatures
                 extra = {"source_digest": asked.digest if is_archive else None, "signatures": signatures}
                 release(store, version, files, group_id, extra, warmup_files(model, warmup, files, signatures))
-                return {"bytes": total_bytes(files), "signatures": signatures}
+                return {
+                    "bytes": total_bytes(files),
+                    "signatures": signatures,
+                    "warnings": inspection.warnings,
+                    "has_batching_file": BATCHING_FILE in files,
+                }
     raise SavedModelError(
         f"{asked.hide(asked.url)} has digest {digest}, and `digests` of model {model} says {asked.digest} for version "
         f"{version}; nothing was published. The module saved_model_info prints the digest of a SavedModel where it was "

@@ -13,7 +13,8 @@ description:
     digest.
   - Finds what the server would load and then fail at, such as variables that a signature reads and that the model does
     not restore, and shards of variables that are missing or cut short.
-  - A model that cannot be served is a result, not a failure. RV(problems) says what to do about it.
+  - A model that cannot be served is a result, not a failure. RV(problems) says what to do about it. What may be a fault
+    is a warning.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
 options:
@@ -24,7 +25,8 @@ options:
   signatures:
     description:
       - The contract, which says of signatures what their C(inputs) and C(outputs) are called, and of each of these its
-        C(dtype) and its C(shape). V(-1) is an unknown dimension.
+        C(dtype) and its C(shape). V(-1) is an unknown dimension, and the shape V(unknown_rank) has an unknown number of
+        them.
       - The names of inputs and of outputs have to be exactly those of the model where they are given, C(dtype) and
         C(shape) equal where they are given. The model may have further signatures.
     type: dict
@@ -84,7 +86,8 @@ signatures:
       inputs: {images: {dtype: float32, shape: [-1, 28, 28]}}
       outputs: {probabilities: {dtype: float32, shape: [-1, 10]}}
 unrestored:
-  description: By signature, the variables that it reads and that nothing sets when the model is loaded.
+  description: By signature, the variables, lookup tables and iterators that it reads and that nothing sets when the
+    model is loaded.
   returned: success
   type: dict
   sample: {serving_default: [sequential/dense/bias, sequential/dense/kernel]}
@@ -137,6 +140,8 @@ def main() -> None:
     size = count = digest = None
     try:
         inspection, problems = examine_saved_model(path, module.params["signatures"])
+        for text in inspection.warnings:
+            module.warn(text)
         try:
             files = list_files(path)
             size, count, digest = total_bytes(files), len(files), tree_digest(add_digests(path, files))

@@ -51,6 +51,11 @@ options:
     description: Whether to publish versions again that were withdrawn.
     type: bool
     default: false
+  per_model_batching:
+    description: Whether the server is started with C(enable_per_model_batching_parameters). Served versions without a
+      C(batching_params.pbtxt), whose requests it does not batch, are then named in a warning.
+    type: bool
+    default: false
   proxy:
     description: Proxy through which the host fetches. By default that of the host's environment.
     type: str

@@ -38,19 +38,19 @@ def digested(source: Path, files: Files) -> Files:
         return found
 
 
-def signatures_of(source: Path, files: Files, contract: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the signatures of a SavedModel. Raises SavedModelError for one that cannot be served."""
+def inspected(source: Path, files: Files, contract: dict[str, Any] | None) -> dict[str, Any]:
+    """Return signatures and warnings of a SavedModel. Raises SavedModelError for one that cannot be served."""
     what = f"{source.absolute()} {tree_stamp(files)} {json.dumps(contract, sort_keys=True)}"
     with remembered("signatures", what) as memory:
         if not memory.exists():
             answer: dict[str, Any] = {}
             try:
-                answer["signatures"] = check_saved_model(source, contract).signatures
+                inspection = check_saved_model(source, contract)
+                answer = {"signatures": inspection.signatures, "warnings": inspection.warnings}
             except SavedModelError as error:
                 answer["error"] = str(error)
             write_json(memory, answer)
-        found = json.loads(memory.read_text())
+        found: dict[str, Any] = json.loads(memory.read_text())
     if "error" in found:
         raise SavedModelError(found["error"])
-    signatures: dict[str, Any] = found["signatures"]
-    return signatures
+    return found

@@ -121,7 +121,7 @@ def table(*blocks: bytes) -> bytes:
     """Encode a table of such blocks."""
     handles, position = [], 0
     for one in blocks:
-        handles.append((bytes([len(handles)]), varint(position) + varint(len(one) - 5)))
+        handles.append((b"%08d" % len(handles), varint(position) + varint(len(one) - 5)))
         position += len(one)
     index = block(handles)
     footer = varint(0) * 2 + varint(position) + varint(len(index) - 5)

@@ -424,6 +424,7 @@ def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
 def test_fetched_version_is_published_and_what_was_needed_for_it_goes(host: Host, pull: Callable[..., Any]) -> None:
     pulled = pull()
     assert list(pulled["signatures"]) == ["serving_default"]
+    assert (pulled["warnings"], pulled["has_batching_file"]) == ([], False)
     assert host.beside() == [".manifest-1.json", ".unproven-1", "1"]
     manifest = json.loads((host.staging.parent / ".manifest-1.json").read_text())
     assert len(manifest["source_digest"]) == 64

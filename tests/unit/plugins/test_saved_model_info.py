@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from saved_model_files import SIGNATURES, make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import Inspection
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_info
 
 Info = Callable[..., dict[str, Any]]
@@ -59,8 +61,16 @@ def test_model_that_cannot_predict_is_told(info: Info, tmp_path: Path) -> None:
     path = make_saved_model(tmp_path / "1", unrestored=["dense/bias"])
     result = info(path)
     assert (result["servable"], result["unrestored"]) == (False, {"serving_default": ["dense/bias"]})
-    assert "signature serving_default reads variables that are never restored" in result["problems"][0]
+    assert "signature serving_default reads what is never restored or initialised" in result["problems"][0]
     assert result["bytes"] > 0
+
+
+def test_what_may_be_a_fault_is_a_warning(info: Info, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _, text: said.append(text))
+    inspection = Inspection(tags=[["serve"]], warnings=["reads in a branch"])
+    monkeypatch.setattr(saved_model_info, "examine_saved_model", lambda *_: (inspection, []))
+    assert (info(model)["servable"], said) == (True, ["reads in a branch"])
 
 
 def test_every_problem_is_told(info: Info, model: Path) -> None:

@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 from saved_model_files import (
     SIGNATURES,
     block,
@@ -27,8 +29,15 @@ from saved_model_files import (
     table,
     varint,
 )
+from tensorflow_operations import module_text
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import protobuf_wire, saved_model_inspection
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
+    protobuf_wire,
+    saved_model_graph,
+    saved_model_inspection,
+    tensor_types,
+    tensorflow_operations,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
     check_saved_model,
@@ -42,25 +51,80 @@ BROKEN = {"sequential_saved", "subclass_saved", "subclass_fitted_saved"}
 UNCALLABLE = {"other_tag", "ragged", "unsigned"}
 GOOD = {path.name for path in KINDS.iterdir() if path.is_dir()} - BROKEN - UNCALLABLE
 
-# Loads each model as the server does, by its restore op and its init op, and calls every signature with zeros.
-CALL_ALL = """
-import json, sys
-import numpy as np, tensorflow.compat.v1 as tf
-def call(path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        try:
-            signatures = tf.saved_model.load(session, ["serve"], path).signature_def
-            called = 0
-            for name, one in signatures.items():
-                if one.outputs and not name.startswith("__"):
-                    feed = {t.name: np.zeros([max(d.size, 1) for d in t.tensor_shape.dim]) for t in one.inputs.values()}
-                    session.run([t.name for t in one.outputs.values()], feed)
-                    called += 1
-            return called > 0
-        except Exception:
-            return False
-print(json.dumps({path: call(path) for path in sys.argv[1:]}))
-"""
+READS = "reads what is never restored or initialised, so the server loads it and every prediction fails: "
+OTHER = "variables/ is of another export, so loading or every prediction fails: "
+# What is said of the cases of saved_model_cases.py; nothing of those that predict.
+SAID = {
+    "added_to": f"{READS}q;",
+    "gathered": f"{READS}q;",
+    "handles_without_a_name": "",
+    "init_in_order": "",
+    "init_of_what_depends_on_another": "",
+    "init_of_what_is_not_set_yet": "",
+    "init_that_adds_to_what_is_not_set": "init op reads what nothing has set by then, so the server cannot load it: r",
+    "init_that_reads_what_is_not_set": "init op reads what nothing has set by then, so the server cannot load it: q",
+    "init_that_reads_what_is_restored": "",
+    "input_in_the_middle": "",
+    "input_that_others_wait_for": f"{READS}q;",
+    "iterator_that_is_not_made": f"{READS}iterator IteratorV2;",
+    "iterator_that_makes_itself": "",
+    "iterator_that_the_main_op_makes": "",
+    "only_written": "",
+    "read_before_it_is_written": f"{READS}q;",
+    "read_behind_an_old_branch": f"{READS}q;",
+    "read_behind_an_old_branch_in_another": "",
+    "read_for_nothing": "",
+    "read_in_a_branch": "",
+    "read_in_a_case": "",
+    "read_in_a_dataset": f"{READS}q;",
+    "read_in_a_loop": f"{READS}q;",
+    "read_in_an_old_branch": "",
+    "read_in_an_old_loop": f"{READS}q;",
+    "read_in_both_branches": f"{READS}q;",
+    "read_that_is_waited_for": f"{READS}q;",
+    "reference_in_parts": "",
+    "reference_that_is_itself_the_output": f"{READS}q;",
+    "reference_that_is_not_set": f"{READS}q;",
+    "reference_that_is_restored": "",
+    "reference_that_is_set_first": "",
+    "sparse_input": "has no signature that can be called; signature serving_default cannot be called, as no request",
+    "sparse_input_beside_a_plain_one": "",
+    "sparse_output": "has no signature that can be called; signature serving_default cannot be called, as no request",
+    "table_of_a_module": "",
+    "table_that_is_not_filled": f"{READS}lookup table hash_table",
+    "table_that_needs_no_filling": "",
+    "table_that_the_legacy_init_op_fills": "",
+    "table_that_the_main_op_fills": "",
+    "tag_that_is_written_twice": "",
+    "references_of_an_object": f"{OTHER}it lacks w;",
+    "references_of_another_shape": f"{OTHER}w is float32 [3], not float32 [2];",
+    "variables_of_another_dtype": f"{OTHER}w/.ATTRIBUTES/VARIABLE_VALUE is int32 [2, 1], not float32 [2, 1];",
+    "variables_of_another_shape": f"{OTHER}w/.ATTRIBUTES/VARIABLE_VALUE is float32 [1, 1], not float32 [2, 1];",
+    "variables_of_another_training": "",
+    "variables_with_more_besides": "",
+    "variables_with_other_names": f"{OTHER}it lacks more/more/.ATTRIBUTES/VARIABLE_VALUE;",
+    "written_before_it_is_read": "",
+    "written_in_both_branches": "",
+}
+WARNED = {
+    **dict.fromkeys(
+        ["read_behind_an_old_branch_in_another", "read_in_a_branch", "read_in_a_case", "read_in_an_old_branch"],
+        "signature serving_default reads in a branch what is never restored or initialised; a prediction that takes it "
+        "fails: q",
+    ),
+    "sparse_input_beside_a_plain_one": "signature sparse cannot be called, as no request can hold a tensor made of",
+}
+
+
+@pytest.fixture(scope="session")
+def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict[str, str]]:
+    """What TensorFlow does with all cases and with the exports beside this file: {path: {signature: error}}."""
+    directory = tmp_path_factory.mktemp("cases")
+    script = Path(__file__).with_name("saved_model_cases.py")
+    command = [sys.executable, str(script), str(directory), *map(str, sorted(KINDS.glob("*/")))]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    return {Path(path): answers for path, answers in json.loads(outcome.stdout.splitlines()[-1]).items()}
 
 
 @pytest.fixture
@@ -77,22 +141,44 @@ def problems_of(path: Path, contract: dict[str, Any] | None = None) -> list[str]
     return problems
 
 
-def write_graph(path: Path, *parts: bytes) -> Path:
+def write_graph(path: Path, *parts: bytes, tags: Sequence[str] = ("serve",)) -> Path:
     path.mkdir(exist_ok=True)
-    (path / "saved_model.pb").write_bytes(meta_graph(*parts))
+    (path / "saved_model.pb").write_bytes(meta_graph(*parts, tags=tags))
     return path
 
 
 # Real exports
 
 
-def test_verdict_is_that_of_tensorflow() -> None:
-    """The models are loaded and called by TensorFlow itself."""
-    paths = [str(KINDS / name) for name in sorted(BROKEN | UNCALLABLE | GOOD)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", CALL_ALL, *paths]
-    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
-    assert json.loads(outcome.stdout) == {path: not examine_saved_model(Path(path))[1] for path in paths}
+def test_every_case_is_known(tensorflow: dict[Path, dict[str, str]]) -> None:
+    assert {path.name for path in tensorflow} == {*SAID, *BROKEN, *UNCALLABLE, *GOOD}
+
+
+@pytest.mark.parametrize("name", sorted({*SAID, *BROKEN, *UNCALLABLE, *GOOD}))
+def test_verdict_is_that_of_tensorflow(tensorflow: dict[Path, dict[str, str]], name: str) -> None:
+    """TensorFlow has loaded the model and has called each of its signatures."""
+    path = next(path for path in tensorflow if path.name == name)
+    inspection, problems = examine_saved_model(path)
+    errors = tensorflow[path]
+    if "" in errors:
+        assert problems
+    elif not SAID.get(name, "").startswith(OTHER):  # the fault is not that of a signature
+        dead = {signature for signature, error in errors.items() if error}
+        assert {*inspection.unrestored, *inspection.composite} == dead
+        assert bool(problems) == (bool(inspection.unrestored) or dead == set(errors))
+    if name in SAID:
+        assert SAID[name] in "\n".join(problems)
+        assert len(inspection.warnings) == (name in WARNED)
+        assert WARNED.get(name, "") in "\n".join(inspection.warnings)
+
+
+def test_signature_that_no_request_can_call_is_refused_where_it_is_asked_for(
+    tensorflow: dict[Path, dict[str, str]],
+) -> None:
+    path = next(path for path in tensorflow if path.name == "sparse_input_beside_a_plain_one")
+    check_saved_model(path, {"serving_default": {}})
+    (problem,) = problems_of(path, {"sparse": {}})
+    assert "signature sparse cannot be called" in problem
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
@@ -114,7 +200,7 @@ def test_export_that_works_passes(name: str) -> None:
 def test_export_that_loads_and_cannot_predict_is_refused(name: str, signature_name: str, layer: str) -> None:
     variables = [f"{layer}/bias", f"{layer}/kernel"]
     (problem,) = problems_of(KINDS / name)
-    assert f"signature {signature_name} reads variables that are never restored" in problem
+    assert f"signature {signature_name} reads what is never restored or initialised" in problem
     assert ", ".join(variables) in problem
     assert "model.export(DIR)" in problem
     assert f"keras.export.ExportArchive with add_endpoint('{signature_name}', ..., input_signature=[...])" in problem
@@ -126,6 +212,36 @@ def test_export_without_a_signature_is_refused_with_the_way_out() -> None:
     assert "has no signature that can be called" in problem
     assert "@tf.function(input_signature=[...])" in problem
     assert "signatures={'call': model.call}" in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "made_by"),
+    [
+        ("unsigned", "Keras"),
+        ("legacy_subclass", "Keras"),
+        ("sequential_saved", "Keras"),
+        ("constant", "TensorFlow 2"),
+        ("main_op", "TensorFlow 1"),
+    ],
+)
+def test_advice_is_for_what_made_the_model(tmp_path: Path, kind: str, made_by: str) -> None:
+    assert inspect_saved_model(KINDS / kind).made_by == made_by
+    objects = {
+        "Keras": message(7, message(1, message(1, message(2, "_inbound_nodes")))),
+        "TensorFlow 2": message(7),
+        "TensorFlow 1": b"",
+    }[made_by]
+    call, keep = {
+        "Keras": ("keras.export.ExportArchive with add_endpoint('call'", "add_endpoint('s', ..., input_signature"),
+        "TensorFlow 2": ("give tf.saved_model.save signatures=", "keep them as attributes of the object"),
+        "TensorFlow 1": ("a signature_def_map", "or a main_op that initialises them"),
+    }[made_by]
+    (problem,) = problems_of(write_graph(tmp_path / "1", objects))
+    assert call in problem
+    nodes = [node("v", "VarHandleOp", shared_name="v"), node("call_s", "ReadVariableOp", "v")]
+    parts = objects, message(2, *nodes), signature("s", SIGNATURES["serving_default"])
+    (problem,) = problems_of(write_graph(tmp_path / "1", *parts))
+    assert keep in problem
 
 
 def test_signature_that_returns_no_plain_tensor_cannot_be_called() -> None:
@@ -189,6 +305,24 @@ def test_first_of_several_graphs_that_fit_is_the_one_that_the_server_loads(tmp_p
     assert check_saved_model(path).signatures == SIGNATURES
 
 
+def test_operations_are_those_of_the_installed_tensorflow() -> None:
+    assert Path(tensorflow_operations.__file__).read_text() == module_text()
+
+
+def test_operation_that_tensorflow_lacks_is_a_warning(tmp_path: Path) -> None:
+    """Whether it stands in the graph or in a function, whose operations the exporter lists."""
+    listed = message(2, message(1, message(1, "Mul")), message(1, message(1, "SentencepieceOp")))
+    nodes = [node("call_s", "f", "zeros"), node("zeros", "ZeroOut")]
+    function = message(2, message(1, message(1, message(1, "f"))))
+    parts = message(2, *nodes, function), signature("s", SIGNATURES["serving_default"])
+    path = write_graph(tmp_path / "1", message(1, listed, message(4, "serve")), *parts, tags=())
+    inspection = check_saved_model(path)
+    assert inspection.unknown_operations == ["SentencepieceOp", "ZeroOut"]
+    (warning,) = inspection.warnings
+    assert f"operations that TensorFlow {tf.__version__} lacks" in warning
+    assert "cannot load it: SentencepieceOp, ZeroOut (" in warning
+
+
 # Variables that nothing sets
 
 
@@ -201,7 +335,7 @@ def test_five_of_the_unrestored_variables_are_named(tmp_path: Path) -> None:
 def test_each_signature_is_told_by_itself(tmp_path: Path) -> None:
     facts = SIGNATURES["serving_default"]
     nodes = [
-        node("a", "VarHandleOp"),
+        node("a", "VarHandleOp", shared_name="a"),
         node("call_bad", "Add", "a"),
         node("call_good", "Const", "^x"),
         node("x", "NoOp"),
@@ -210,13 +344,14 @@ def test_each_signature_is_told_by_itself(tmp_path: Path) -> None:
     assert inspect_saved_model(path).unrestored == {"bad": ["a"]}
 
 
-@pytest.mark.parametrize("handle", ["handle", "^handle", "handle:0"])
+@pytest.mark.parametrize("handle", ["handle", "handle:0"])
 def test_variable_goes_by_its_shared_name(tmp_path: Path, handle: str) -> None:
     nodes = [
         node("handle", "VarHandleOp", shared_name="weights"),
         node("handle_again", "VarHandleOp", shared_name="weights"),
-        node("call_s", "Identity", handle),
-        node("restore", "NoOp", "^handle_again"),
+        node("call_s", "ReadVariableOp", handle),
+        node("restore", "NoOp", "^assign"),
+        node("assign", "AssignVariableOp", "handle_again", "x"),
     ]
     parts = message(2, *nodes), signature("s", SIGNATURES["serving_default"])
     assert inspect_saved_model(write_graph(tmp_path / "1", *parts)).unrestored == {"s": ["weights"]}
@@ -249,8 +384,8 @@ def test_variable_goes_by_its_shared_name(tmp_path: Path, handle: str) -> None:
 )
 def test_variable_that_the_init_op_assigns_is_set(tmp_path: Path, init: bytes, op: str, is_set: bool) -> None:
     nodes = [
-        node("v", "VarHandleOp"),
-        node("call_s", "Identity", "v"),
+        node("v", "VarHandleOp", shared_name="v"),
+        node("call_s", "ReadVariableOp", "v"),
         node("use", op, "v"),
         node("init", "NoOp", "^use"),
     ]
@@ -259,14 +394,42 @@ def test_variable_that_the_init_op_assigns_is_set(tmp_path: Path, init: bytes, o
 
 
 def test_assignment_that_no_init_op_runs_sets_nothing(tmp_path: Path) -> None:
-    nodes = [node("v", "VarHandleOp"), node("call_s", "Identity", "v"), node("v/Assign", "AssignVariableOp", "v")]
+    nodes = [
+        node("v", "VarHandleOp", shared_name="v"),
+        node("call_s", "ReadVariableOp", "v"),
+        node("v/Assign", "AssignVariableOp", "v"),
+    ]
     path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
     assert inspect_saved_model(path).unrestored == {"s": ["v"]}
 
 
 def test_loop_in_the_graph_has_an_end(tmp_path: Path) -> None:
-    nodes = [node("call_s", "Merge", "next", "v"), node("next", "NextIteration", "call_s"), node("v", "VarHandleOp")]
+    nodes = [
+        node("call_s", "Merge", "next", "read"),
+        node("next", "NextIteration", "call_s"),
+        node("read", "ReadVariableOp", "v"),
+        node("v", "VarHandleOp", shared_name="v"),
+    ]
     path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
+    assert inspect_saved_model(path).unrestored == {"s": ["v"]}
+
+
+@pytest.mark.parametrize("called", ["f", "g"])
+def test_function_that_calls_itself_has_an_end(tmp_path: Path, called: str) -> None:
+    nodes = [node("v", "VarHandleOp", shared_name="v"), node("call_s", "f", "v")]
+    functions = (
+        message(
+            1,
+            message(1, message(1, name), message(2, message(1, "handle"), number(3, 20))),
+            message(3, message(1, "again"), message(2, other), message(3, "handle")),
+            message(3, message(1, "read"), message(2, "ReadVariableOp"), message(3, "handle")),
+            message(4, message(1, "y"), message(2, "read:value:0")),
+        )
+        for name, other in (("f", called), ("g", "f"))
+    )
+    path = write_graph(
+        tmp_path / "1", message(2, *nodes, message(2, *functions)), signature("s", SIGNATURES["serving_default"])
+    )
     assert inspect_saved_model(path).unrestored == {"s": ["v"]}
 
 
@@ -352,6 +515,15 @@ def test_shards_of_another_set_are_told_and_do_no_harm(model: Path, name: str) -
     assert check_saved_model(model).shards == {"expected": 3, "missing": [], "extra": [name], "truncated": {}}
 
 
+def test_shard_whose_name_is_no_text_is_told(model: Path) -> None:
+    (model / "variables" / os.fsdecode(b"variables.data-\xff\n")).touch()
+    shards = check_saved_model(model).shards
+    assert json.dumps(shards["extra"]).isascii()
+    assert "\\udcff\\n" in shards["extra"][0]
+    (model / "variables" / os.fsdecode(b"variables.data-\xfe")).mkdir()
+    assert problems_of(model)[0].isprintable()
+
+
 def test_shards_of_different_sets_are_refused_where_the_index_does_not_tell(model: Path) -> None:
     compressed = table(block([(b"", b"snappy")], compression=1))
     (model / "variables" / "variables.index").write_bytes(compressed)
@@ -422,59 +594,12 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert len(problems_of(path, {"other": {}})) == 4
 
 
-# Contract
-
-
-@pytest.mark.parametrize(
-    "contract",
-    [
-        None,
-        {},
-        {"serving_default": {}},
-        {"serving_default": {"inputs": {"x": {}}, "outputs": {"y": None}}},
-        {"serving_default": {"inputs": {"x": {"dtype": "float32"}}, "outputs": None}},
-        {"serving_default": {"inputs": {"x": {"shape": [-1, 2], "dtype": None}}}},
-        {"serving_default": {key: SIGNATURES["serving_default"][key] for key in ("inputs", "outputs")}},
-    ],
-)
-def test_contract_that_is_kept_passes(model: Path, contract: dict[str, Any] | None) -> None:
-    check_saved_model(model, contract)
-
-
-@pytest.mark.parametrize(
-    ("signature_name", "expected", "complaint"),
-    [
-        ("call", {}, "it has no signature call, which the contract asks for; it has serving_default"),
-        (
-            "serving_default",
-            {"inputs": {"x": {"dtype": "int64"}}},
-            "signature serving_default: input x: expected dtype int64, found float32 [-1, 2]",
-        ),
-        (
-            "serving_default",
-            {"outputs": {"y": {"shape": [-1, 10]}}},
-            "signature serving_default: output y: expected shape [-1, 10], found float32 [-1, 1]",
-        ),
-        (
-            "serving_default",
-            {"inputs": {"images": {}}},
-            "signature serving_default: inputs are expected to be images, found x",
-        ),
-        (
-            "serving_default",
-            {"outputs": {}},
-            "signature serving_default: outputs are expected to be (none), found y",
-        ),
-        ("serving_default", {"input": {}}, "the contract of signature serving_default takes inputs and outputs"),
-        ("serving_default", ["x"], "the contract of signature serving_default takes inputs and outputs"),
-        ("serving_default", {"inputs": ["x"]}, "inputs of the contract are {name: {dtype, shape}}, and not ['x']"),
-        ("serving_default", {"inputs": {"x": {"type": 1}}}, "input x of the contract takes dtype and shape"),
-        ("serving_default", {"inputs": {"x": "float32"}}, "input x of the contract takes dtype and shape"),
-    ],
-)
-def test_broken_contract_is_refused(model: Path, signature_name: str, expected: Any, complaint: str) -> None:
-    (problem,) = problems_of(model, {signature_name: expected})
-    assert complaint in problem
+def test_contract_is_compared(model: Path) -> None:
+    check_saved_model(model, {"serving_default": {"inputs": {"x": {"shape": [-1, 2]}}}})
+    (problem,) = problems_of(model, {"serving_default": {"inputs": {"x": {"shape": [-1, 3]}}}})
+    assert problem.endswith("signature serving_default: input x: expected shape [-1, 3], found float32 [-1, 2]")
+    (problem,) = problems_of(model, {"serving_default": ["x"]})
+    assert problem.endswith("signatures: serving_default takes inputs and outputs")
 
 
 # Hostile files
@@ -580,7 +705,8 @@ def test_what_is_kept_of_a_graph_is_bounded(
     }
     path = make_saved_model(tmp_path / "1", signatures={"s": facts})
     check_saved_model(path)
-    monkeypatch.setattr(saved_model_inspection, limit, 3)
+    home = {"MAX_PARTS": saved_model_inspection, "MAX_RANK": tensor_types}.get(limit, saved_model_graph)
+    monkeypatch.setattr(home, limit, 3)
     assert complaint in problems_of(path)[0]
 
 

@@ -25,6 +25,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     list_files,
     tree_digest,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import Inspection
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
     WARMUP_FILE,
@@ -527,6 +528,74 @@ def test_model_that_breaks_its_contract_is_refused(publish: Callable[..., dict[s
     assert list(models.iterdir()) == []
     wanted["serving_default"]["inputs"]["x"] = {"dtype": "float32", "shape": [-1, 2]}
     assert publish(signatures=wanted)["changed"]
+
+
+OTHER_SAMPLE = {"signature_name": "call", "instances": [[1.0, 2.0]]}
+
+
+@pytest.mark.parametrize("is_on_host", [False, True])
+def test_sample_of_a_signature_that_a_served_version_lacks_is_refused_before_anything_is_sent(
+    publish: Callable[..., dict[str, Any]], models: Path, is_on_host: bool
+) -> None:
+    if is_on_host:
+        publish()
+    before = tree(models)
+    with pytest.raises(AnsibleActionFail, match="signature call, which .*sample_requests") as error:
+        publish(sample_requests=[SAMPLE, OTHER_SAMPLE])
+    assert str(error.value).count("\n") == 1
+    assert tree(models) == before
+
+
+def test_sample_of_a_signature_is_not_asked_of_a_version_that_is_not_served(
+    publish: Callable[..., dict[str, Any]], source: Path
+) -> None:
+    shutil.rmtree(source / "2")
+    make_saved_model(source / "2", signatures={**SIGNATURES, "call": SIGNATURES["serving_default"]})
+    assert publish(sample_requests=[OTHER_SAMPLE])["changed"]
+    assert not publish(sample_requests=[OTHER_SAMPLE])["changed"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_served_version_whose_requests_would_not_be_batched_is_told(
+    publish: Callable[..., dict[str, Any]], action: Any, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    run = action.run
+
+    def with_flag(**_: Any) -> dict[str, Any]:
+        action._task.args |= {"per_model_batching": True}
+        result: dict[str, Any] = run(task_vars={})
+        return result
+
+    publish()
+    assert warnings == []
+    action.run = with_flag
+    publish()
+    assert [text.partition(",")[0] for text in warnings] == ["MLP version 2 has no batching_params.pbtxt"]
+    make_saved_model(source / "3")
+    (source / "3" / "batching_params.pbtxt").touch()
+    warnings.clear()
+    publish()
+    assert warnings == []
+    pulled = {"bytes": 1, "signatures": {}, "warnings": ["read in a branch"], "has_batching_file": False}
+    monkeypatch.setattr(saved_models, "pull_version", lambda **_: pulled)
+    publish(source="https://host/{version}.tar", versions=[4], digests={4: "a" * 64})
+    assert [text.partition(",")[0] for text in warnings] == [
+        "read in a branch",
+        "MLP version 4 has no batching_params.pbtxt",
+    ]
+
+
+def test_what_may_be_a_fault_of_a_model_is_a_warning(
+    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    inspection = Inspection(signatures=SIGNATURES, warnings=["reads in a branch"])
+    monkeypatch.setattr(sources, "check_saved_model", lambda *_: inspection)
+    publish(check=True, versions=[1])
+    assert warnings == ["reads in a branch"]
 
 
 @pytest.mark.parametrize("check", [False, True])

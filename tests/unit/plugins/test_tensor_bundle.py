@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from saved_model_files import block, mutated, number, sealed, table, variables_index, varint
+from saved_model_files import block, message, mutated, number, sealed, table, variables_index, varint
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import tensor_bundle
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import BundleError, read_index
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import (
+    BundleError,
+    StoredTensor,
+    read_index,
+)
 
 REAL = sorted(Path(__file__).parent.glob("saved_models/*/variables/variables.index"))
 
@@ -33,6 +39,34 @@ def test_each_shard_needs_the_tensor_that_ends_last() -> None:
     assert (index.num_shards, index.shard_bytes) == (3, {0: 120, 2: 2**40 + 7})
 
 
+def test_tensors_that_are_asked_for_are_told() -> None:
+    """Keys share their beginnings, within a block."""
+    shape = message(2, message(2, number(1, 3)), message(2, number(1, 0)))
+    entries = b"\0\0\2\x08\1"  # the header: one shard
+    for shared, added, value in ((0, b"layer/a", b"\x08\1"), (6, b"b", number(1, 9) + shape), (6, b"c", b"\x08\7")):
+        entries += bytes([shared, len(added), len(value)]) + added + value
+    index = read_index(table(sealed(entries + bytes(4) + b"\1\0\0\0")), {"layer/a", "layer/b", "b"})
+    assert index.tensors == {"layer/a": ("float32", []), "layer/b": ("int64", [3, 0])}
+    assert index.is_whole
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "fits"),
+    [
+        (("float32", [2]), ("float32", [2]), True),
+        (("float32", [2]), ("float32", None), True),
+        (("float32", [2, 0]), ("float32", [-1, 0]), True),
+        (("float32", []), ("float32", []), True),
+        (("float32", [2]), ("float32", [3]), False),
+        (("float32", [2]), ("float32", [2, 1]), False),
+        (("float32", [2]), ("float64", [2]), False),
+        (("float32", [2]), ("float64", None), False),
+    ],
+)
+def test_tensor_fits_what_leaves_dimensions_open(stored: Any, wanted: Any, fits: bool) -> None:
+    assert StoredTensor(*stored).fits(StoredTensor(*wanted)) == fits
+
+
 def test_checksum_is_that_of_leveldb() -> None:
     """The CRC32C of these digits, e3069283, is the check value of its definition; leveldb/util/crc32c.h masks it."""
     masked = ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) % 2**32
@@ -51,7 +85,7 @@ def test_compressed_blocks_are_left_out() -> None:
     header = block([(b"", number(1, 2)), (b"a", entry(0, 0, 9))])
     compressed = block([(b"b", b"snappy")], compression=1)
     index = read_index(table(header, compressed))
-    assert (index.num_shards, index.shard_bytes) == (2, {0: 9})
+    assert (index.num_shards, index.shard_bytes, index.is_whole) == (2, {0: 9}, False)
     index = read_index(table(block([(b"", b"snappy")], compression=1), block([(b"b", entry(1, 0, 5))])))
     assert (index.num_shards, index.shard_bytes) == (None, {1: 5})
 
@@ -96,13 +130,24 @@ def test_block_that_is_listed_twice_is_told() -> None:
         read_index(one + index + footer + variables_index([7])[-8:])
 
 
-def test_index_of_a_million_variables_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["MAX_INDEX_BYTES", "MAX_ENTRIES", "MAX_NAME_BYTES"])
+def test_what_is_read_is_bounded(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     data = variables_index([7])
-    monkeypatch.setattr(tensor_bundle, "MAX_INDEX_BYTES", len(data))
+    most = {"MAX_INDEX_BYTES": len(data), "MAX_ENTRIES": 2, "MAX_NAME_BYTES": len("00000000")}[limit]
+    monkeypatch.setattr(tensor_bundle, limit, most)
     assert read_index(data).num_shards == 1
-    monkeypatch.setattr(tensor_bundle, "MAX_INDEX_BYTES", len(data) - 1)
-    with pytest.raises(BundleError, match="more than"):
+    monkeypatch.setattr(tensor_bundle, limit, most - 1)
+    with pytest.raises(BundleError, match=f"more than {most - 1} "):
         read_index(data)
+
+
+def test_millions_of_tiny_entries_take_seconds() -> None:
+    """Three bytes each, so that it is not the limit of bytes that stops them."""
+    tiny = sealed(bytes(3 * 1_000_000) + bytes(4) + b"\1\0\0\0")
+    began = time.process_time()
+    with pytest.raises(BundleError, match="more than 400000 entries"):
+        read_index(table(block([(b"", number(1, 1))]), tiny))
+    assert time.process_time() - began < 20
 
 
 def test_mutated_block_is_read_or_refused() -> None:
