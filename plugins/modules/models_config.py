@@ -158,7 +158,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models
     read,
     render,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import REST_ARGUMENTS, ServingClient
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
+    REST_ARGUMENTS,
+    ServingClient,
+    ServingError,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import parse_models_config
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
@@ -270,15 +274,21 @@ def apply(
 
 
 def tried_again(client: ServingClient, models: Models) -> str:
-    """Return which versions a running server will not load, as it has refused them before; empty for none."""
-    states = observe(client, models).states
-    found = [
-        f"{name} version {version}"
-        for name, versions in expected_versions(models).items()
-        for version in versions
-        if states.get(name, {}).get(version) == "END"
-        and is_tried_again(ModelStore(Path(models[name]["base_path"])), version)
-    ]
+    """Return which versions a running server could not load before and will not load again; empty for none.
+
+    One that it has loaded, and that was withdrawn for its answers, it loads again.
+    """
+    found = []
+    for name, versions in expected_versions(models).items():
+        store = ModelStore(Path(models[name]["base_path"]))
+        again = [version for version in versions if is_tried_again(store, version)]
+        try:
+            status = client.status(name) if again else {}
+        except (ServingError, OSError):
+            continue
+        found += [
+            f"{name} version {version}" for version in again if status.get(version, {}).get("error_code", "OK") != "OK"
+        ]
     return f"the running server has refused {', '.join(found)} before, and does not try it again" if found else ""
 
 

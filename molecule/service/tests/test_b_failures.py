@@ -202,11 +202,9 @@ def test_corrected_settings_are_not_kept_from_a_server_that_answers_nothing(play
     host.check_output("printf '[Service]\\nExecStart=\\nExecStart=%s\\n' %s > " + drop_in, "%s", command)
     host.check_output(f"systemctl daemon-reload && systemctl restart {UNIT} && sleep 3")
     host.check_output(f"rm {drop_in} && rmdir $(dirname {drop_in}) && systemctl daemon-reload")
-    start = time.monotonic()
     variables = {"tfserving_service_model_config_file_poll_wait_seconds": 5}
     played = play(SERVING, LIMIT, variables=variables)
     assert not played.failed, played.text
-    assert time.monotonic() - start < 120
     served(5)
     assert not play(SERVING, LIMIT).failed
 

@@ -376,6 +376,24 @@ def test_server_that_waits_for_a_model_of_its_start_needs_a_restart(host: Host) 
         assert "half" in host.path.read_text()
 
 
+def test_version_that_is_tried_again_needs_a_restart_only_where_the_server_could_not_load_it(host: Host) -> None:
+    for version in (1, 2):
+        host.publish("half", version)
+    host.configure(model("half", specific(1, 2)))
+    with host.serving() as server:
+        server.wait_until_ready()
+        assert host.configure(model("half", specific(1)))["live"]  # 2 was loaded, and withdrawn for its answers
+        (host.models / "half/.unproven-2").write_text("again\n")
+        result = host.configure(model("half", specific(1, 2)))
+        assert (result["live"], result["restart_needed"]) == (True, False)
+        (host.publish("half", 3, like=1) / "saved_model.pb").write_bytes(b"no model")
+        assert "half version 3 is END" in host.configure(model("half", specific(1, 3)))["msg"]
+        (host.models / "half/.unproven-3").write_text("again\n")
+        result = host.configure(model("half", specific(1, 3)))
+        assert (result["live"], result["restart_needed"]) == (False, True)
+        assert "has refused half version 3 before" in result["restart_reason"]
+
+
 def test_server_that_does_not_look_at_the_file_needs_a_restart(host: Host) -> None:
     host.publish("half", 1)
     host.publish("other", 1)
