@@ -19,9 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     source_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import contract_errors
-
-# What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
-MAX_RECORDS = 1000
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import MAX_RECORDS
 
 # A name becomes a directory and a part of the URL /v1/models/NAME[/versions/N|/labels/L][:verb].
 MAX_NAME = 255  # bytes that a directory's name may have

@@ -18,6 +18,7 @@ from functools import reduce
 from typing import Container, Dict, Iterable, Iterator, List, NamedTuple, Tuple, Union
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import (
+    Range,
     WireError,
     WireReader,
     delimited,
@@ -37,7 +38,6 @@ MAX_EDGES = 10_000_000
 MAX_STEPS = 30_000_000  # along edges, in all walks
 MAX_NESTED_CALLS = 100
 
-Range = Tuple[int, int]  # of bytes in saved_model.pb
 Tensor = Tuple[int, int]  # number of a node, and which of its outputs; -1 for its end, which a control input waits for
 
 _NODE, _LIBRARY = delimited(1), delimited(2)  # GraphDef
@@ -193,10 +193,10 @@ class Graph:
     def __init__(self, reader: WireReader, messages: list[Range]) -> None:
         """Read a GraphDef that is given in one piece or several."""
         limits = Limits(MAX_NODE_NAMES, MAX_NODE_NAME_BYTES, MAX_EDGES, MAX_STEPS)
-        libraries = [one for message in messages for one in _fields(reader, message, _LIBRARY)]
+        libraries = [one for message in messages for one in reader.parts(message, _LIBRARY)]
         self._set_up(reader, limits, Functions(reader, libraries, limits))
         for message in messages:
-            for node in _fields(reader, message, _NODE):
+            for node in reader.parts(message, _NODE):
                 self._add_node(node)
 
     def _set_up(self, reader: WireReader, limits: Limits, functions: Functions) -> None:
@@ -225,12 +225,12 @@ class Graph:
         controls: list[bytes] = []
         for tag, start, end in reader.fields(*message):
             if tag == _SIGNATURE:
-                for number, argument in enumerate(_fields(reader, (start, end), _ARGUMENT)):
+                for number, argument in enumerate(reader.parts((start, end), _ARGUMENT)):
                     self._add_argument(number, argument)
             elif tag == _FUNCTION_NODE:
                 self._add_node((start, end))
             elif tag in (_RESULT, _CONTROL_RESULT):
-                for value in _fields(reader, (start, end), _VALUE):
+                for value in reader.parts((start, end), _VALUE):
                     (results if tag == _RESULT else controls).append(reader.content(*value))
         # Without any, as TensorFlow 1 writes them, everything runs.
         self.targets = results + [b"^" + name for name in controls or self._numbers]
@@ -279,7 +279,7 @@ class Graph:
     def _state_name(self, node: int, name: bytes, op: bytes) -> str:
         """Return the name by which kernels find a state. A VarHandleOp without one does not go by its node's."""
         given = self._attribute(node, b"shared_name")
-        for text in _fields(self._reader, given, _STRING):
+        for text in self._reader.parts(given, _STRING):
             if text[0] < text[1]:
                 return self._reader.content(*text).decode(errors="replace")
         return "" if op == b"VarHandleOp" else name.decode(errors="replace")
@@ -343,7 +343,7 @@ class Graph:
 
     def _attribute(self, node: int, name: bytes) -> Range:
         """Return where the value of an attribute is, an empty range where the node has none of this name."""
-        for entry in _fields(self._reader, (self._start[node], self._end[node]), _NODE_ATTRIBUTE):
+        for entry in self._reader.parts((self._start[node], self._end[node]), _NODE_ATTRIBUTE):
             key, value = b"", (0, 0)
             for tag, first, end in self._reader.fields(*entry):
                 if tag == _KEY:
@@ -356,17 +356,17 @@ class Graph:
 
     def shape_of(self, node: int) -> list[int] | None:
         """Return the shape of a variable, None where its rank is unknown."""
-        for value in _fields(self._reader, self._attribute(node, b"shape"), _SHAPE):
+        for value in self._reader.parts(self._attribute(node, b"shape"), _SHAPE):
             return read_shape(self._reader, value)
         return None
 
     def _called(self, node: int, attribute: bytes) -> list[bytes]:
         """Return the functions that an attribute names."""
         value = self._attribute(node, attribute)
-        lists = _fields(self._reader, value, _LIST)
-        ranges = [*_fields(self._reader, value, _CALLED)]
-        ranges += (one for part in lists for one in _fields(self._reader, part, _LISTED_CALLED))
-        return [self._reader.content(*name) for one in ranges for name in _fields(self._reader, one, _CALLED_NAME)]
+        lists = self._reader.parts(value, _LIST)
+        ranges = [*self._reader.parts(value, _CALLED)]
+        ranges += (one for part in lists for one in self._reader.parts(part, _LISTED_CALLED))
+        return [self._reader.content(*name) for one in ranges for name in self._reader.parts(one, _CALLED_NAME)]
 
     def calls(self, node: int) -> list[bytes]:
         """Return the functions that a node calls."""
@@ -391,15 +391,15 @@ class Graph:
     def _listed_dtypes(self, node: int) -> list[str]:
         return [
             dtype_name(number)
-            for part in _fields(self._reader, self._attribute(node, b"dtypes"), _LIST)
-            for packed in _fields(self._reader, part, _LISTED_TYPES)
+            for part in self._reader.parts(self._attribute(node, b"dtypes"), _LIST)
+            for packed in self._reader.parts(part, _LISTED_TYPES)
             for number in _numbers(self._reader.content(*packed))
         ]
 
     def _strings(self, node: int) -> list[str]:
         """Return the texts that a constant holds."""
-        tensors = _fields(self._reader, self._attribute(node, b"value"), _TENSOR)
-        texts = (text for tensor in tensors for text in _fields(self._reader, tensor, _STRINGS))
+        tensors = self._reader.parts(self._attribute(node, b"value"), _TENSOR)
+        texts = (text for tensor in tensors for text in self._reader.parts(tensor, _STRINGS))
         return [self._reader.content(*text).decode(errors="replace") for text in texts]
 
     # What runs
@@ -558,9 +558,9 @@ class Functions:
         self._reader, self._limits = reader, limits
         self._ranges: dict[bytes, Range] = {}
         for library in libraries:
-            for function in _fields(reader, library, _FUNCTION):
-                for signature in _fields(reader, function, _SIGNATURE):
-                    for name in _fields(reader, signature, _OP_NAME):
+            for function in reader.parts(library, _FUNCTION):
+                for signature in reader.parts(function, _SIGNATURE):
+                    for name in reader.parts(signature, _OP_NAME):
                         self._ranges[reader.content(*name)] = function
                         break
                     break
@@ -590,13 +590,6 @@ class Functions:
             self._effects[name] = body.effects(body.run())
             self._nested -= 1
         return self._effects[name].get(argument, Effect())
-
-
-def _fields(reader: WireReader, message: Range, wanted: int) -> Iterator[Range]:
-    """Yield where the fields of this tag are in a message."""
-    for tag, start, end in reader.fields(*message):
-        if tag == wanted:
-            yield start, end
 
 
 def _numbers(packed: bytes) -> list[int]:

@@ -45,6 +45,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     inspect_saved_model,
     signature_lines,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_records
 
 KINDS = Path(__file__).parent / "saved_models"
 BROKEN = {"sequential_saved", "subclass_saved", "subclass_fitted_saved"}
@@ -544,6 +545,19 @@ def test_assets_are_told_and_missing_ones_refused(model: Path) -> None:
     assert check_saved_model(model).assets == ["words.txt"]
     (model / "saved_model.pb").write_bytes(graph(assets=["words.txt", "more.txt"]))
     assert problems_of(model) == [f"{model} is incomplete: assets/more.txt is missing"]
+
+
+def test_warmup_requests_that_a_version_brings_are_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = model / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    file.write_bytes(warmup_records("m", [{"signature_name": "serving_default", "instances": [[1, 2]]}], SIGNATURES))
+    check_saved_model(model)
+    file.write_bytes(b"one request a line\n")
+    (problem,) = problems_of(model)
+    assert "requests that the server can make, and it would not serve the version: it is no TFRecord; write" in problem
+    monkeypatch.setattr(saved_model_inspection, "MAX_READ_BYTES", 10)
+    (warning,) = check_saved_model(model).warnings
+    assert warning.startswith(f"{file} is not looked into")
 
 
 @pytest.mark.parametrize("name", ["a" * 1000, "nul\0", "two\nlines"])
