@@ -381,6 +381,17 @@ def read_in_a_loop(q: Any, x: tf.Tensor) -> tf.Tensor:
 
 
 @function_case
+def read_in_a_branch_of_a_loop(q: Any, x: tf.Tensor) -> tf.Tensor:
+    return tf.map_fn(lambda element: tf.cond(is_large(element), lambda: element * q, lambda: element), x)
+
+
+@function_case
+def written_in_a_loop(q: Any, x: tf.Tensor) -> tf.Tensor:
+    tf.while_loop(lambda i: i < 2, lambda i: (i + tf.cast(q.assign(1.0) > 0, tf.int32),), (0,))
+    return x * 2
+
+
+@function_case
 def read_in_a_dataset(q: Any, x: tf.Tensor) -> tf.Tensor:
     return tf.data.Dataset.from_tensor_slices(x).map(lambda element: element * q).reduce(0.0, lambda a, b: a + b)
 

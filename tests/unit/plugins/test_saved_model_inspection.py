@@ -76,6 +76,7 @@ SAID = {
     "read_behind_an_old_branch_in_another": "",
     "read_for_nothing": "",
     "read_in_a_branch": "",
+    "read_in_a_branch_of_a_loop": "",
     "read_in_a_case": "",
     "read_in_a_dataset": f"{READS}q;",
     "read_in_a_loop": f"{READS}q;",
@@ -105,11 +106,18 @@ SAID = {
     "variables_with_more_besides": "",
     "variables_with_other_names": f"{OTHER}it lacks more/more/.ATTRIBUTES/VARIABLE_VALUE;",
     "written_before_it_is_read": "",
+    "written_in_a_loop": "",
     "written_in_both_branches": "",
 }
 WARNED = {
     **dict.fromkeys(
-        ["read_behind_an_old_branch_in_another", "read_in_a_branch", "read_in_a_case", "read_in_an_old_branch"],
+        [
+            "read_behind_an_old_branch_in_another",
+            "read_in_a_branch",
+            "read_in_a_branch_of_a_loop",
+            "read_in_a_case",
+            "read_in_an_old_branch",
+        ],
         "signature serving_default reads in a branch what is never restored or initialised; a prediction that takes it "
         "fails: q",
     ),
