@@ -200,6 +200,15 @@ def input_that_others_wait_for() -> Any:
 
 
 @graph_case
+def placeholder_that_others_wait_for() -> Any:
+    """Here nothing waits for its node, when it is fed."""
+    with tf.control_dependencies([variable("q").read_value()]):
+        x = numbers()
+    with tf.control_dependencies([x]):
+        return x, tf.constant(3.0) * 2
+
+
+@graph_case
 def read_that_is_waited_for() -> Any:
     x = numbers()
     with tf.control_dependencies([variable("q").read_value()]):

@@ -71,6 +71,7 @@ SAID = {
     "iterator_that_makes_itself": "",
     "iterator_that_the_main_op_makes": "",
     "only_written": "",
+    "placeholder_that_others_wait_for": "",
     "read_before_it_is_written": f"{READS}q;",
     "read_behind_an_old_branch": f"{READS}q;",
     "read_behind_an_old_branch_in_another": "",
