@@ -20,9 +20,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     source_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import contract_errors
-
-# What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
-MAX_RECORDS = 1000
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import MAX_RECORDS
 
 # num_versions is a uint32 (sources/storage_path/file_system_storage_path_source.proto).
 MAX_VERSIONS = 2**32 - 1
