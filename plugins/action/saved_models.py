@@ -32,6 +32,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     SavedModelError,
     differing,
     list_files,
+    shortened,
     total_bytes,
     tree_digest,
     tree_stamp,
@@ -132,6 +133,8 @@ class ActionModule(ActionBase):
         _, self._args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         try:
             models = read_catalog(self._args["catalog"], self._args["keep"])
+            for note in (f"model {model.name}: {note}" for model in models for note in model.notes):
+                self._display.warning(note)
             if any(model.sources for model in models):
                 Transport.check(self._connection)
             self._check_credentials(models)
@@ -439,6 +442,11 @@ class ActionModule(ActionBase):
                     **{name: self._args[name] for name in FETCH_SPEC},
                     "no_proxy": self._args["no_proxy"] or [],
                 },
+            )
+        if fetched and fetched["passed_over"]:
+            self._display.warning(
+                f"model {transfer.model.name}: what the archive of version {transfer.version} holds beside the "
+                f"SavedModel is passed over: {', '.join(shortened(fetched['passed_over']))}"
             )
         return {**self._describe(transfer), **(fetched or {})}
 

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -72,10 +72,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Received:
-    """bytes came over the network in this run; resumed_bytes were there from an earlier one."""
+    """bytes came over the network in this run; resumed_bytes were there from an earlier one.
+
+    passed_over are the names in an archive beside the SavedModel.
+    """
 
     bytes: int
     resumed_bytes: int
+    passed_over: list[str] = field(default_factory=list)
 
 
 class Progress:

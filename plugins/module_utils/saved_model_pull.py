@@ -48,8 +48,8 @@ def pull_version(
     """Fetch a version, and once more where the whole has another digest than it should, and publish it.
 
     contract is the signatures that the model has to have, warmup the samples of its warm-up requests; request has the
-    fields of Request, less the directories. Returns bytes and signatures of the version, None where another run has
-    published it meanwhile. Raises OSError and SavedModelError.
+    fields of Request, less the directories. Returns bytes and signatures of the version, and the names that an archive
+    has beside it (passed_over); None where another run has published it meanwhile. Raises OSError and SavedModelError.
     """
     is_rsync = request["url"].startswith("rsync://")  # which runs as that user
     uid = FETCH_UID if is_rsync else 0
@@ -63,7 +63,7 @@ def pull_version(
     # What a run that was killed has added is not the source's.
     (asked.staging / WARMUP_FILE).unlink(missing_ok=True)
     for _ in range(ATTEMPTS):
-        fetch(asked)
+        received = fetch(asked)
         with store.alone(version):
             files = examine(store, version, group_id, {})
             digest = tree_digest(files)
@@ -72,7 +72,11 @@ def pull_version(
                 signatures = check_saved_model(asked.staging, contract).signatures
                 extra = {"source_digest": asked.digest if is_archive else None, "signatures": signatures}
                 release(store, version, files, group_id, extra, warmup_files(model, warmup, files, signatures))
-                return {"bytes": total_bytes(files), "signatures": signatures}
+                return {
+                    "bytes": total_bytes(files),
+                    "signatures": signatures,
+                    "passed_over": received.passed_over,
+                }
     raise SavedModelError(
         f"{asked.hide(asked.url)} has digest {digest}, and `digests` of model {model} says {asked.digest} for version "
         f"{version}; nothing was published. The module saved_model_info prints the digest of a SavedModel where it was "

@@ -169,7 +169,7 @@ def _wanted_versions(model: ServedModel) -> list[int]:
     if not versions and is_pulled(source):
         return []
     try:
-        return served_versions(model.policy, map(int, versions or source_versions(Path(source).expanduser())))
+        return served_versions(model.policy, map(int, versions or source_versions(Path(source).expanduser())[0]))
     except (SavedModelError, OSError):
         return []
 

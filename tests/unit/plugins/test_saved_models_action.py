@@ -345,6 +345,17 @@ def test_version_published_by_hand_is_left_with_a_warning(
     assert warnings == ["MLP version 1 was not published by this collection; left as it is"]
 
 
+def test_stray_entry_of_a_source_is_a_warning(
+    publish: Callable[..., dict[str, Any]], action: Any, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "temp-1604").mkdir()
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    assert [one["version"] for one in publish()["published"]] == [2, 1]
+    (warning,) = warnings
+    assert warning.startswith(f"model MLP: {source} holds what is no version, and is passed over: temp-1604.")
+
+
 def test_label_may_point_to_a_version_that_is_on_the_host_only(
     publish: Callable[..., dict[str, Any]], source: Path
 ) -> None:
