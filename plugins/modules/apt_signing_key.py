@@ -17,6 +17,8 @@ description:
     or will within O(renew_before_days) is replaced by such a renewed key. A copy that is good for longer makes no
     request.
   - An expired or revoked key is never written.
+  - A key that expires within O(renew_before_days), and of which no better one is published, is a warning, which the
+    play recap repeats where C(show_custom_stats) is set; so is a published key that expires before the host's copy.
   - Needs neither gpg on the host nor on the controller. Whether a key's statements about itself are genuine is apt's to
     verify; here they only decide when to look for a renewed one.
 options:
@@ -199,7 +201,7 @@ def main() -> None:
     changed, best = False, copy
     if published and is_usable(published, now) and better(published, copy):
         changed, best = True, published
-        state.update(key=published.facts(now), usable=True)
+        state.update(key=published.facts(now), usable=True, due=is_due(published, given["renew_before_days"], now))
         if not module.check_mode:
             write(module, path, published)
     # A missing keyring in check mode has no mode to be set, and what is no keyring of ours is none of our business.
