@@ -379,6 +379,16 @@ def test_signature_in_a_url_is_not_shown(fetch_from: Callable[..., Received], we
     assert "s3cret" not in message
 
 
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1:1/1.tar", "FTP://127.0.0.1:1/1.tar", "file:///etc/passwd"])
+def test_redirect_to_anything_but_http_is_not_followed(
+    fetch_from: Callable[..., Received], web: FileServer, target: str
+) -> None:
+    web.redirects = {"/1.tar": target}
+    message = refusal(fetch_from, path="/1.tar")
+    assert "only http:// and https:// are followed" in message or "is not allowed" in message
+    assert "refused" not in message  # which a connection would have been
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
