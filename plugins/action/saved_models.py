@@ -298,15 +298,19 @@ class ActionModule(ActionBase):
         if not transfers:
             self._stage([])
         published = []
-        for transfer in transfers:
-            published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
-            self._known.add(transfer.model.name)
-            if not transfer.pull:
-                self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
+        try:
+            for transfer in transfers:
+                published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
+                self._known.add(transfer.model.name)
+                if not transfer.pull:
+                    self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
+        finally:
+            if "_transport" in self.__dict__:
+                self._transport.close()
         return published
 
     def _push(self, transfer: Transfer) -> dict[str, Any]:
-        transport = Transport(self._connection, self._receiver.become)
+        transport = self._transport
         with ThreadPoolExecutor(2) as pool:
             # Large files are read while other things wait for the host: those of a model that it has are compared, too.
             is_known = transfer.model.name in self._known
@@ -483,6 +487,10 @@ class ActionModule(ActionBase):
         return digested(transfer.source, transfer.files) if transfer.model.name in self._known else transfer.files
 
     @cached_property
+    def _transport(self) -> Transport:
+        return Transport(self._connection, self._receiver.become)
+
+    @cached_property
     def _receiver(self) -> Receiver:
         """Who receives: root where rsync can run as root without a password, else the user that logs in."""
         become = self._words_for_root()
@@ -492,6 +500,13 @@ class ActionModule(ActionBase):
         found = re.search(r"^receiver=(\d+),(root|user)\s*$", answer, re.MULTILINE)
         if not found:
             raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer.split())!r}, not a user id")
+        noise = " ".join(answer.replace(found[0], "", 1).split())
+        if noise and self._connection.transport != "local":
+            raise AnsibleActionFail(
+                f"the login shell on the host prints {noise[:80]!r}, which rsync would take for its own data; nothing "
+                "was transferred. Let the account's start files (~/.bashrc, /etc/profile.d) print on terminals only: "
+                "`ssh HOST true` must print nothing"
+            )
         return Receiver(0, become) if found[2] == "root" and int(found[1]) else Receiver(int(found[1]))
 
     def _words_for_root(self) -> tuple[str, ...]:

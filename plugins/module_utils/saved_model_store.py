@@ -209,6 +209,7 @@ def stage(
         os.chown(each, 0, gid)
         each.chmod(BASIS_MODE)
     if uid:
+        _end_rsync(incoming)
         tree = UserTree(incoming, uid)
         tree.let_in(gid)
         tree.unlink(damaged)
@@ -329,12 +330,12 @@ def remove(store: ModelStore, version: int) -> None:
     store.unproven(version).unlink(missing_ok=True)
 
 
-def _end_rsync(staging: Path) -> None:
-    """End the rsync of a run that was cut off, which runs as root and has files of the staging directory open.
+def _end_rsync(directory: Path) -> None:
+    """End the rsync of a run that was cut off, which receives in a directory and waits for hours, until ssh gives up.
 
     Raises SavedModelError where one cannot be ended.
     """
-    place = f"{staging.resolve()}/"
+    place = f"{directory.resolve()}/"
     killed = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
@@ -345,7 +346,7 @@ def _end_rsync(staging: Path) -> None:
     deadline = time.monotonic() + END_SECONDS
     while any(map(os.path.exists, killed)):  # which a process that has ended and is not waited for has no more
         if time.monotonic() > deadline:
-            raise SavedModelError(f"an rsync of an earlier run still writes to {staging}; rerun the playbook later")
+            raise SavedModelError(f"an rsync of an earlier run still writes to {directory}; rerun the playbook later")
         time.sleep(0.01)
 
 

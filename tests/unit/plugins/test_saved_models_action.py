@@ -729,6 +729,16 @@ def test_greeting_before_the_user_id_is_passed_over(
     assert publish()["changed"]
 
 
+def test_greeting_that_rsync_would_choke_on_is_named_before_anything_is_changed(
+    publish: Callable[..., dict[str, Any]], action: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_id(action, monkeypatch, "Welcome to web1!\r\nreceiver=0,user\r\n")
+    action._connection.transport = "ssh"
+    with pytest.raises(AnsibleActionFail, match="prints 'Welcome to web1!', which rsync .* must print nothing"):
+        publish()
+    assert list(models.iterdir()) == []
+
+
 SUDO = """#!/bin/sh
 printf "%s\\n" "$*" >> {log}
 {asks}
