@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import in_the_making
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
     check_name,
@@ -97,9 +98,10 @@ class Progress:
                 return
             self._next = time.monotonic() + PROGRESS_SECONDS
             new = self._path.with_name(self._path.name + ".new")
-            new.write_text(json.dumps({"bytes": done, "total": total, "what": what}))
-            new.chmod(0o644)
-            new.replace(self._path)
+            with in_the_making(new):
+                new.write_text(json.dumps({"bytes": done, "total": total, "what": what}))
+                new.chmod(0o644)
+                new.replace(self._path)
 
     def remove(self) -> None:
         if self._path.exists():

@@ -76,7 +76,10 @@ def download_to(
             size += len(chunk)
             if max_bytes is not None and size > max_bytes:
                 raise DownloadError(f"{url} is larger than {max_bytes} bytes")
-            file.write(chunk)
+            try:
+                file.write(chunk)
+            except OSError as error:  # not the server's fault
+                raise DownloadError(f"cannot store {url}: {file.name}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

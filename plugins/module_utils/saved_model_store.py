@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
+    in_the_making,
     sync,
     sync_file_system,
 )
@@ -494,9 +495,10 @@ def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
         "files": files,
     }
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(manifest, indent=1) + "\n")
-    sync(new)
-    new.replace(path)
+    with in_the_making(new):
+        new.write_text(json.dumps(manifest, indent=1) + "\n")
+        sync(new)
+        new.replace(path)
     sync(path.parent)
 
 

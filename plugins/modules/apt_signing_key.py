@@ -144,7 +144,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxie
 KEYRING_MODE = 0o644
 
 
-def write(module: AnsibleModule, path: Path, key: SigningKey) -> None:
+def write(path: Path, key: SigningKey) -> None:
     for directory in reversed(path.parents):
         if not directory.is_dir():
             directory.mkdir()
@@ -203,7 +203,10 @@ def main() -> None:
         changed, best = True, published
         state.update(key=published.facts(now), usable=True, due=is_due(published, given["renew_before_days"], now))
         if not module.check_mode:
-            write(module, path, published)
+            try:
+                write(path, published)
+            except OSError as error:
+                module.fail_json(msg=f"the key cannot be written: {error}", **state)
     # A missing keyring in check mode has no mode to be set, and what is no keyring of ours is none of our business.
     if best and path.exists():
         # apt reads it as a user of its own. Neither the umask nor what stood there before decides the mode.
