@@ -53,6 +53,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     ModelStore,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import (
+    digests_of,
     look_before_publishing,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_files
@@ -195,6 +196,7 @@ class ActionModule(ActionBase):
         """
         problems: list[str] = []
         transfers: list[Transfer] = []
+        foreign: list[tuple[Model, int, dict[str, Any]]] = []
         for model in models:
             on_host = {int(version): facts for version, facts in present[model.name].items()}
             available = {*on_host, *model.versions}
@@ -208,17 +210,37 @@ class ActionModule(ActionBase):
                     if version not in on_host:
                         if version in retained:
                             transfers.append(self._transfer(model, version))
-                    elif on_host[version]["stamp"] is None:
-                        self._display.warning(
-                            f"{model.name} version {version} was not published by this collection; left as it is"
-                        )
-                    else:
+                        continue
+                    if not on_host[version]["intact"]:
+                        foreign.append((model, version, on_host[version]))
+                    if on_host[version]["digest"]:
                         self._check_unchanged(model, version, on_host[version], max(available) + 1)
                 except SavedModelError as error:
                     problems += (f"model {model.name}: {line}" for line in str(error).splitlines())
         if problems:
             raise CatalogError(problems)
+        self._tell_foreign(foreign)
         return transfers
+
+    def _tell_foreign(self, foreign: list[tuple[Model, int, dict[str, Any]]]) -> None:
+        """Warn of versions that have a number of the catalogue's and the files of others, with both digests."""
+        if not foreign:
+            return
+        asked = [[model.name, version] for model, version, _ in foreign]
+        found = self._on_host.call(digests_of, base_path=self._args["base_path"], versions=asked)
+        for (model, version, facts), digest in zip(foreign, found):
+            if digest and digest == facts["digest"]:
+                continue  # the times are others, as after a restore
+            wanted = self._digests(model, version, facts)[1]
+            before = facts["digest"]
+            was = f"published with sha256 {before} and changed since" if before else "put there by others"
+            is_archive = version in model.pulls and model.pulls[version].is_archive
+            self._display.warning(
+                f"model {model.name}: version {version} on the host was {was}, and is left as it is. Its files have "
+                f"sha256 {digest or '(none, as there are links)'}, {'the archive' if is_archive else 'those'} of the "
+                f"catalogue {wanted}. To have the catalogue's there, rename the directory to a name that begins with a "
+                "dot, and rerun the playbook"
+            )
 
     @staticmethod
     def _transfer(model: Model, version: int) -> Transfer:

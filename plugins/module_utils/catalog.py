@@ -79,7 +79,7 @@ class Pull:
 
     @property
     def is_archive(self) -> bool:
-        return self.url.startswith(("http://", "https://"))
+        return is_archive(self.url)
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,11 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
 def is_pulled(source: str) -> bool:
     """Say whether hosts fetch from a source by themselves; else it is a directory on the controller."""
     return "://" in source
+
+
+def is_archive(source: str) -> bool:
+    """Say whether what hosts fetch are archives; their digests are not those of the files in them."""
+    return source.startswith(("http://", "https://"))
 
 
 def _read_pulls(entry: dict[str, Any]) -> dict[int, Pull]:

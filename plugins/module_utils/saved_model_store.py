@@ -143,6 +143,36 @@ class ModelStore:
             return None
         return manifest if readable else None
 
+    def is_intact(self, version: int) -> bool:
+        """Say whether the files of a version are those that this collection published, by names, sizes and times.
+
+        No file is read. False for a version that others have put there, or have changed. Raises OSError.
+        """
+        manifest = self.read_manifest(version)
+        if manifest is None:
+            return False
+        try:
+            there = list_files(self.path / self.published()[version])
+        except SavedModelError:
+            return False
+        files = {**manifest["files"], **manifest.get("generated", {})}
+        told = ("size", "mtime_ns")  # of a generated file the size only
+        return there.keys() == files.keys() and all(
+            facts.get(fact, there[name][fact]) == there[name][fact] for name, facts in files.items() for fact in told
+        )
+
+    def digest(self, version: int) -> str:
+        """Return the digest of what a version's files are now, less the files that publishing added.
+
+        Raises OSError, and SavedModelError for anything that is no regular file.
+        """
+        path = self.path / self.published()[version]
+        files = add_digests(path, list_files(path))
+        added = (self.read_manifest(version) or {}).get("generated", {})
+        return tree_digest(
+            {name: facts for name, facts in files.items() if added.get(name, {}).get("sha256") != facts["sha256"]}
+        )
+
     def manifests(self) -> dict[int, dict[str, Any]]:
         """Return the manifests of the versions that this collection published, the newest first."""
         versions = ((version, self.read_manifest(version)) for version in sorted(self.published(), reverse=True))
