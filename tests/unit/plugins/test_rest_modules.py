@@ -116,6 +116,13 @@ def test_connection_that_breaks_is_unreachable(serving: StubServer, client: Serv
     assert row["error_message"]
 
 
+def test_answer_of_where_a_stranger_leads_to_does_not_count(serving: StubServer, client: ServingClient) -> None:
+    serving.raw_answer = b"HTTP/1.0 302 Found\r\nLocation: /v1/models/MLP\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(ServingError) as error:
+        client.status("MLP")
+    assert (error.value.status, len(serving.requests)) == (302, 1)
+
+
 def test_proxy_of_the_environment_is_not_used(
     serving: StubServer, proxy: StubServer, client: ServingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

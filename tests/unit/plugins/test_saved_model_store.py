@@ -586,6 +586,19 @@ def test_rsync_that_another_run_left_in_there_is_ended(
         assert left.wait(timeout=5) == -signal.SIGKILL
 
 
+def test_rsync_that_another_run_left_to_the_user_is_ended_before_it_is_filled_again(
+    store: ModelStore, staged: Path, tmp_path: Path, files: dict[str, Any]
+) -> None:
+    shutil.copy2(shutil.which("sleep") or "", tmp_path / "rsync")
+    shutil.copy2(shutil.which("sleep") or "", tmp_path / "another")
+    left, other = (subprocess.Popen([tmp_path / name, "30"], cwd=staged / "assets") for name in ("rsync", "another"))
+    with left, other:
+        stage(store, 1, sorted(files), LOGIN, GROUP)
+        assert left.wait(timeout=5) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
+
+
 def test_another_run_is_waited_for(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:
     """It is about to publish what the next run would transfer."""
     wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "files": files, "resend": []}
