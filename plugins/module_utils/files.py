@@ -46,7 +46,8 @@ def in_the_making(new: Path) -> Iterator[None]:
 
 def _full(folder: Path) -> str:
     place = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(each))
-    what = "space" if os.statvfs(place).f_favail else "inodes"
+    status = os.statvfs(place)
+    what = "inodes" if status.f_files and not status.f_favail else "space"  # btrfs counts none
     return (
         f"no {what} left for {folder} on its file system, which is mounted at {place}. Free some there (df -h {place}; "
         f"df -i {place}), and rerun the playbook"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -94,24 +95,20 @@ def test_lock_is_released_by_its_run_only(lock: Path) -> None:
     assert not lock.exists()
 
 
-def test_one_of_many_takes_it_however_often_it_is_released(lock: Path) -> None:
-    """The file goes when it is released: who waited for its flock must not take what nobody else sees."""
-    at_work: list[str] = []
-    seen: list[int] = []
-
-    def run(number: int) -> None:
-        name = f"run{number}"
-        for _ in range(50):
-            if take({**OURS, "run": name}, 60, path=str(lock)) is None:
-                at_work.append(name)
-                seen.append(len(at_work))
-                at_work.remove(name)
-                release(name, str(lock))
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(run, range(8)))
-    assert len(seen) > 8
-    assert set(seen) == {1}
+def test_who_waited_while_it_was_released_takes_the_new_file(lock: Path) -> None:
+    """What has no name any more, nobody else sees."""
+    take(OURS, 60, path=str(lock))
+    with lock.open() as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = pool.submit(take, THEIRS, 60, path=str(lock))
+        time.sleep(0.2)
+        assert not waiting.done()
+        lock.unlink()
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert waiting.result(timeout=10) is None
+    told = look(str(lock))
+    assert told
+    assert told["run"] == "theirs"
 
 
 def test_link_is_not_followed(lock: Path, tmp_path: Path) -> None:

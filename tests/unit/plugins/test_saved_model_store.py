@@ -528,6 +528,7 @@ def test_what_the_controller_calls_stages_and_publishes(
     assert found["models"]["MLP"] == {
         "1": {
             "directory": "1",
+            "intact": True,
             "digest": tree_digest(files),
             "stamp": tree_stamp(files),
             "source_digest": None,
