@@ -147,7 +147,8 @@ def test_status_rows_are_in_descending_order_of_version(serving: StubServer, run
         (2, "LOADING"),
     ]
     assert result["changed"] is False
-    keys = {"model", "version", "state", "error_code", "error_message", "labels", "digest", "source_digest"}
+    keys = {"model", "version", "state", "error_code", "error_message", "labels"}
+    keys |= {"digest", "source_digest", "stamp", "intact"}
     assert all(set(row) == keys for row in result["versions"])
 
 
@@ -161,6 +162,8 @@ def test_model_that_the_server_does_not_know_is_a_row(serving: StubServer, run_m
         "labels": [],
         "digest": None,
         "source_digest": None,
+        "stamp": None,
+        "intact": None,
         "error_code": None,
         "error_message": "Could not find any versions of model ghost",
     }
