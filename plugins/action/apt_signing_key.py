@@ -21,6 +21,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxie
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
 
+NEVER = "never"  # after every date
 MODULE = "modelops.tensorflow_serving.apt_signing_key"
 
 ARGUMENT_SPEC = {
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
                 result = self._renewed(task_vars, common, args, before)
                 result["changed"] = result.get("changed", False) or before["changed"]  # it may have set the mode
         if not result.get("failed"):
-            self._judge(args["expired_key"], result, given=not args["url"])
+            self._judge(args, result)
         result.pop("due", None)
         return result
 
@@ -96,30 +97,52 @@ class ActionModule(ActionBase):
             return {**before, "warnings": [*before.get("warnings", []), warning]}
         return result
 
-    def _judge(self, expired_key: str, result: dict[str, Any], given: bool) -> None:
-        """Fail, or warn, for a key that has expired and of which no better one was published.
+    def _judge(self, args: dict[str, Any], result: dict[str, Any]) -> None:
+        """Fail, or warn, for a key that has expired or soon will, and of which no better one was published.
 
         A copy that is still good goes on when the key is published as revoked, as nobody has verified that.
         """
+        key, published = result["key"], result["published"]
+        where = f"at {args['url']}" if args["url"] else "that was given"
+        said = []
+        if key and published and (published["expires"] or NEVER) < (key["expires"] or NEVER):
+            said.append(
+                f"The key {where} is older than the host's copy: it expires on {published['expires']}, the copy on "
+                f"{key['expires'] or 'no day'}. The copy stays; see whether an old key is published there."
+            )
         if result["usable"]:
-            if result["published"] and result["published"]["revoked"]:
-                warning = f"The signing key {result['key']['fingerprint']} is published as revoked. Ask its owner why."
-                result["warnings"] = [*result.get("warnings", []), warning]
-            return
-        keys = [one for one in (result["published"], result["key"]) if one]
-        key = max(keys, key=lambda one: (not one["revoked"], one["expires"] or ""))
+            if published and published["revoked"]:
+                said.append(f"The signing key {key['fingerprint']} is published as revoked. Ask its owner why.")
+            if result["due"]:
+                found = "no renewed one was found" if published else "a renewed one could not be looked for"
+                said.append(
+                    f"The signing key {key['fingerprint']} expires on {key['expires']} (days left: {key['days_left']})"
+                    f", and {found}."
+                )
+        else:
+            over = self._over(key, published, given=not args["url"])
+            if args["expired_key"] != "keep":
+                result.update(failed=True, reason="expired", msg=over)
+            else:
+                said.append(f"{over}. Going on with what is installed.")
+        result["warnings"] = [*result.get("warnings", []), *said]
+        if said:
+            data = {"warning": " ".join(said)}
+            result["ansible_stats"] = {"data": data, "per_host": True, "aggregate": False}
+
+    @staticmethod
+    def _over(copy: dict[str, Any] | None, published: dict[str, Any] | None, given: bool) -> str:
+        """Return why neither the host's copy nor what is published can be used."""
+        key = max((one for one in (published, copy) if one), key=lambda one: (not one["revoked"], one["expires"] or ""))
         end = "is revoked" if key["revoked"] else f"expired on {key['expires']}"
         if not key["revoked"] and datetime.fromisoformat(key["expires"].replace("Z", "+00:00")) > datetime.now(
             timezone.utc
         ):
             end = f"expires on {key['expires']}, which has passed by the host's clock and not by the controller's"
-        published = "as given" if given else "as published now"
-        msg = f"The signing key {key['fingerprint']} {end}"
-        msg += f", {published}" if result["published"] else ", and a renewed one could not be looked for"
-        if expired_key == "keep":
-            result["warnings"] = [*result.get("warnings", []), f"{msg}. Going on with what is installed."]
-        else:
-            result.update(failed=True, reason="expired", msg=msg, warnings=result.get("warnings", []))
+        how = "as given" if given else "as published now"
+        return f"The signing key {key['fingerprint']} {end}" + (
+            f", {how}" if published else ", and a renewed one could not be looked for"
+        )
 
 
 def download_once(url: str, proxy: str | None, no_proxy: list[str], timeout_seconds: int) -> bytes:

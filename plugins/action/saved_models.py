@@ -56,6 +56,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     ModelStore,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import (
+    digests_of,
     look_before_publishing,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import access_diff
@@ -146,6 +147,8 @@ class ActionModule(ActionBase):
         _, self._args = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
         try:
             models = read_catalog(self._args["catalog"], self._args["keep"])
+            for note in (f"model {model.name}: {note}" for model in models for note in model.notes):
+                self._display.warning(note)
             if any(model.sources for model in models):
                 Transport.check(self._connection)
             self._check_credentials(models)
@@ -214,6 +217,7 @@ class ActionModule(ActionBase):
         """
         problems: list[str] = []
         transfers: list[Transfer] = []
+        foreign: list[tuple[Model, int, dict[str, Any]]] = []
         for model in models:
             on_host = {int(version): facts for version, facts in present[model.name].items()}
             available = {*on_host, *model.versions}
@@ -229,11 +233,10 @@ class ActionModule(ActionBase):
                     if version not in on_host:
                         if version in retained:
                             transfers.append(self._transfer(model, version, _contract(model, version in served)))
-                    elif on_host[version]["stamp"] is None:
-                        self._display.warning(
-                            f"{model.name} version {version} was not published by this collection; left as it is"
-                        )
-                    else:
+                        continue
+                    if not on_host[version]["intact"]:
+                        foreign.append((model, version, on_host[version]))
+                    if on_host[version]["digest"]:
                         self._check_unchanged(model, version, on_host[version], max(available) + 1)
                 except SavedModelError as error:
                     problems += (f"model {model.name}: {line}" for line in str(error).splitlines())
@@ -241,7 +244,28 @@ class ActionModule(ActionBase):
                     self._check_batching(model, version, BATCHING_FILE in model.files[version])
         if problems:
             raise CatalogError(problems)
+        self._tell_foreign(foreign)
         return transfers
+
+    def _tell_foreign(self, foreign: list[tuple[Model, int, dict[str, Any]]]) -> None:
+        """Warn of versions that have a number of the catalogue's and the files of others, with both digests."""
+        if not foreign:
+            return
+        asked = [[model.name, version] for model, version, _ in foreign]
+        found = self._on_host.call(digests_of, base_path=self._args["base_path"], versions=asked)
+        for (model, version, facts), digest in zip(foreign, found):
+            if digest and digest == facts["digest"]:
+                continue  # the times are others, as after a restore
+            wanted = self._digests(model, version, facts)[1]
+            before = facts["digest"]
+            was = f"published with sha256 {before} and changed since" if before else "put there by others"
+            is_archive = version in model.pulls and model.pulls[version].is_archive
+            self._display.warning(
+                f"model {model.name}: version {version} on the host was {was}, and is left as it is. Its files have "
+                f"sha256 {digest or '(none, as there are links)'}, {'the archive' if is_archive else 'those'} of the "
+                f"catalogue {wanted}. To have the catalogue's there, rename the directory to a name that begins with a "
+                "dot, and rerun the playbook"
+            )
 
     @staticmethod
     def _unanswerable(model: Model, on_host: dict[int, Any]) -> list[str]:
@@ -345,15 +369,19 @@ class ActionModule(ActionBase):
         if not transfers:
             self._stage([])
         published = []
-        for transfer in transfers:
-            published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
-            self._known.add(transfer.model.name)
-            if not transfer.pull:
-                self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
+        try:
+            for transfer in transfers:
+                published.append(self._fetch(transfer) if transfer.pull else self._push(transfer))
+                self._known.add(transfer.model.name)
+                if not transfer.pull:
+                    self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
+        finally:
+            if "_transport" in self.__dict__:
+                self._transport.close()
         return published
 
     def _push(self, transfer: Transfer) -> dict[str, Any]:
-        transport = Transport(self._connection, self._receiver.become)
+        transport = self._transport
         with ThreadPoolExecutor(2) as pool:
             # Large files are read while other things wait for the host: those of a model that it has are compared, too.
             is_known = transfer.model.name in self._known
@@ -528,6 +556,10 @@ class ActionModule(ActionBase):
         return digested(transfer.source, transfer.files) if transfer.model.name in self._known else transfer.files
 
     @cached_property
+    def _transport(self) -> Transport:
+        return Transport(self._connection, self._receiver.become)
+
+    @cached_property
     def _receiver(self) -> Receiver:
         """Who receives: root where rsync can run as root without a password, else the user that logs in."""
         become = self._words_for_root()
@@ -537,6 +569,13 @@ class ActionModule(ActionBase):
         found = re.search(r"^receiver=(\d+),(root|user)\s*$", answer, re.MULTILINE)
         if not found:
             raise AnsibleActionFail(f"`id -u` on the host answers {' '.join(answer.split())!r}, not a user id")
+        noise = " ".join(answer.replace(found[0], "", 1).split())
+        if noise and self._connection.transport != "local":
+            raise AnsibleActionFail(
+                f"the login shell on the host prints {noise[:80]!r}, which rsync would take for its own data; nothing "
+                "was transferred. Let the account's start files (~/.bashrc, /etc/profile.d) print on terminals only: "
+                "`ssh HOST true` must print nothing"
+            )
         return Receiver(0, become) if found[2] == "root" and int(found[1]) else Receiver(int(found[1]))
 
     def _words_for_root(self) -> tuple[str, ...]:

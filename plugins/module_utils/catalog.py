@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    MAX_VERSION,
     Files,
     SavedModelError,
     list_files,
     parse_version,
+    some,
     source_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import contract_errors
-
-# What a server makes of warm-up requests at most (servables/tensorflow/saved_model_warmup_util.h); it fails at more.
-MAX_RECORDS = 1000
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import MAX_RECORDS
 
 # num_versions is a uint32 (sources/storage_path/file_system_storage_path_source.proto).
 MAX_VERSIONS = 2**32 - 1
@@ -84,7 +84,7 @@ class Pull:
 
     @property
     def is_archive(self) -> bool:
-        return self.url.startswith(("http://", "https://"))
+        return is_archive(self.url)
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Model:
     keep: int | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
     warmup: list[dict[str, Any]] = field(default_factory=list)  # the samples that a version brings in itself
+    notes: list[str] = field(default_factory=list)  # what to tell the user of the source
 
     @property
     def versions(self) -> list[int]:
@@ -143,6 +144,7 @@ def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list
 def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[str]]:
     """Return an entry as far as it can be read, and all that is wrong with it."""
     problems: list[str] = []
+    notes: list[str] = []
     parts: dict[str, Any] = {}
     readers: dict[str, Callable[[], Any]] = {
         "policy": lambda: read_policy(entry.get("model_version_policy")),
@@ -157,7 +159,7 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
     elif is_pulled(entry["source"]):
         readers["pulls"] = lambda: _read_pulls(entry)
     else:
-        readers["sources"] = lambda: _read_sources(entry)
+        readers["sources"] = lambda: _read_sources(entry, notes)
     for part, reader in readers.items():
         try:
             parts[part] = reader()
@@ -169,12 +171,17 @@ def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[st
             files[version] = list_files(path)
         except SavedModelError as error:
             problems.append(str(error))
-    return Model(str(entry["name"]), files=files, **parts), problems
+    return Model(str(entry["name"]), files=files, notes=notes, **parts), problems
 
 
 def is_pulled(source: str) -> bool:
     """Say whether hosts fetch from a source by themselves; else it is a directory on the controller."""
     return "://" in source
+
+
+def is_archive(source: str) -> bool:
+    """Say whether what hosts fetch are archives; their digests are not those of the files in them."""
+    return source.startswith(("http://", "https://"))
 
 
 def _read_pulls(entry: dict[str, Any]) -> dict[int, Pull]:
@@ -204,7 +211,7 @@ def _read_pulls(entry: dict[str, Any]) -> dict[int, Pull]:
 def _version(number: int) -> int:
     """Return a version that the server can read from a directory's name. Raises ValueError for another one."""
     if parse_version(str(number)) is None:
-        raise ValueError(f"versions lists {number}, which is no version number")
+        raise ValueError(f"versions lists {number}, which is no version number: these are from 0 to {MAX_VERSION}")
     return number
 
 
@@ -224,7 +231,8 @@ def _read_contract(signatures: dict[str, Any] | None) -> dict[str, Any] | None:
     return signatures
 
 
-def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
+def _read_sources(entry: dict[str, Any], notes: list[str]) -> dict[int, Path]:
+    """Return the versions of a source on the controller, and add to notes what else was found there."""
     if entry.get("digests"):
         raise ValueError("digests is for sources that the hosts fetch; leave it out for a directory on the controller")
     source = Path(entry["source"]).expanduser()
@@ -233,18 +241,21 @@ def _read_sources(entry: dict[str, Any]) -> dict[int, Path]:
         if not wanted or len(wanted) != 1:
             raise ValueError(f"{source} is one SavedModel; say which version it is, such as versions: [1]")
         return {_version(wanted[0]): source}
-    sources = source_versions(source)
-    if wanted is None:
-        return sources
-    if not wanted:
+    if wanted is not None and not wanted:
         raise ValueError("versions is empty; leave it out to publish all of them")
-    missing = sorted(set(wanted) - set(sources))
+    sources, others = source_versions(source, wanted and [_version(number) for number in wanted])
+    if others:
+        notes.append(
+            f"{source} holds what is no version, and is passed over: {some(others)}. A version is a "
+            "directory with a whole number for its name"
+        )
+    missing = sorted(set(wanted or []) - set(sources))
     if missing:
         raise SavedModelError(
             f"versions lists {numbers(missing)}, but {entry['source']} has {numbers(sources)}; "
             "export it or take it from the list"
         )
-    return {version: sources[version] for version in sorted(wanted)}
+    return {version: sources[version] for version in sorted(wanted or sources)}
 
 
 def read_labels(labels: dict[str, Any]) -> dict[str, int]:

@@ -52,8 +52,7 @@ def fetch_archive(request: Request, progress: Progress) -> Received:
             f"{request.url}: its sha256 is {found}, expected is {request.digest}. If the archive is the right one, "
             "correct the digest of this version under the key digests of its entry in tfserving_models_catalog"
         )
-    _unpack(request, archive, progress)
-    return Received(received, resumed)
+    return Received(received, resumed, _unpack(request, archive, progress))
 
 
 def remove_archive(request: Request) -> None:
@@ -148,8 +147,8 @@ def _write(request: Request, archive: Path, answer: Any, total: int | None, prog
     return received
 
 
-def _unpack(request: Request, archive: Path, progress: Progress) -> None:
-    """Replace what is in the staging directory by what is in the archive."""
+def _unpack(request: Request, archive: Path, progress: Progress) -> list[str]:
+    """Replace what is in the staging directory by the SavedModel in the archive, and return what lay beside it."""
     make_empty(request.staging)
     unpacked = request.state / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
@@ -167,17 +166,20 @@ def _unpack(request: Request, archive: Path, progress: Progress) -> None:
     top = _top(unpacked)
     if top is None:
         raise SavedModelError(
-            f"{request.url}: saved_model.pb is neither at the top of the archive nor in a single directory there"
+            f"{request.url}: saved_model.pb is neither at the top of the archive nor in one of the directories there"
         )
     for entry in top.iterdir():
         entry.rename(request.staging / entry.name)
+    beside = sorted(entry.name for entry in unpacked.iterdir() if entry != top) if top != unpacked else []
     shutil.rmtree(unpacked)
+    return beside
 
 
 def _top(unpacked: Path) -> Path | None:
-    """Return the directory that holds the SavedModel: unpacked, or the only one in it."""
-    entries = list(unpacked.iterdir())
-    for directory in [unpacked, *(entries if len(entries) == 1 else [])]:
-        if any((directory / graph).is_file() for graph in GRAPHS):
-            return directory
-    return None
+    """Return the directory that holds the SavedModel: unpacked, or the only one in it that does."""
+    holding = [
+        directory
+        for directory in (unpacked, *unpacked.iterdir())
+        if any((directory / graph).is_file() for graph in GRAPHS)
+    ]
+    return holding[0] if len(holding) == 1 or unpacked in holding else None

@@ -11,10 +11,11 @@ import shutil
 import threading
 import time
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import in_the_making
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
     check_name,
@@ -72,10 +73,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Received:
-    """bytes came over the network in this run; resumed_bytes were there from an earlier one."""
+    """bytes came over the network in this run; resumed_bytes were there from an earlier one.
+
+    passed_over are the names in an archive beside the SavedModel.
+    """
 
     bytes: int
     resumed_bytes: int
+    passed_over: list[str] = field(default_factory=list)
 
 
 class Progress:
@@ -93,9 +98,10 @@ class Progress:
                 return
             self._next = time.monotonic() + PROGRESS_SECONDS
             new = self._path.with_name(self._path.name + ".new")
-            new.write_text(json.dumps({"bytes": done, "total": total, "what": what}))
-            new.chmod(0o644)
-            new.replace(self._path)
+            with in_the_making(new):
+                new.write_text(json.dumps({"bytes": done, "total": total, "what": what}))
+                new.chmod(0o644)
+                new.replace(self._path)
 
     def remove(self) -> None:
         if self._path.exists():

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import hashlib
 import json
@@ -11,9 +12,9 @@ import os
 import pwd
 import stat
 import subprocess
-import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 CHUNK_BYTES = 1 << 17
 
@@ -30,15 +31,39 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def in_the_making(new: Path) -> Iterator[None]:
+    """Remove a file that does not get to its place, as on a file system that is full, which the OSError then names."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            new.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(_full(new.parent)) from error
+        raise
+
+
+def _full(folder: Path) -> str:
+    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(each))
+    status = os.statvfs(place)
+    what = "inodes" if status.f_files and not status.f_favail else "space"  # btrfs counts none
+    return (
+        f"no {what} left for {folder} on its file system, which is mounted at {place}. Free some there (df -h {place}; "
+        f"df -i {place}), and rerun the playbook"
+    )
+
+
 def write_json(path: Path, content: Any, mode: int = 0o644) -> None:
     """Write all of a file or nothing, whenever this process is killed or the host loses power. Raises OSError."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    with in_the_making(new):
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
 
 
 def copy_and_hash(source: Path, target: Path) -> str:
@@ -64,16 +89,15 @@ def replace_file(path: Path, content: bytes, mode: int, user: int = -1, group: i
 
     Without user and group it belongs to this process's. Raises OSError.
     """
-    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=".ansible_tmp")
-    try:
+    new = path.with_name(f".ansible_tmp{os.getpid()}")
+    new.unlink(missing_ok=True)
+    with in_the_making(new):
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             os.fchown(descriptor, user, group)
             os.fchmod(descriptor, mode)
-        os.replace(new, path)  # noqa: PTH105 - as mkstemp gives it
-    except BaseException:
-        os.unlink(new)  # noqa: PTH108
-        raise
+        new.replace(path)
 
 
 def owner_and_group(status: os.stat_result) -> tuple[str, str]:
@@ -129,19 +153,16 @@ class ManagedFile:
     def write(self, text: str, validate: Callable[[Path], None] | None = None) -> None:
         """Replace the file, whenever this process is killed, once validate has let the new one pass. Raises OSError."""
         self._new.unlink(missing_ok=True)  # of a run that was killed
-        descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode(errors="surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
+        with in_the_making(self._new):
+            descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text.encode(errors="surrogateescape"))
+                file.flush()
+                os.fsync(file.fileno())
             self.set_attributes(self._new)
             if validate:
                 validate(self._new)
             self._new.replace(self._path)
-        except BaseException:
-            self._new.unlink(missing_ok=True)
-            raise
         sync(self._path.parent)
 
     def set_attributes(self, path: Path | None = None) -> bool:

@@ -274,6 +274,8 @@ def put_back(kept: dict[str, Path | tuple[bytes, os.stat_result] | None], root: 
         path = root / name
         if isinstance(what, tuple):
             content, status = what
+            if path.exists() and path.stat()[:6] == status[:6] and path.read_bytes() == content:
+                continue  # it was not replaced, and a file system that is full takes nothing
             replace_file(path, content, status.st_mode & 0o7777, status.st_uid, status.st_gid)
         elif what is None:
             path.unlink(missing_ok=True)

@@ -126,15 +126,15 @@ class SigningKey:
     packets: bytes  # the key's own part of the file, in binary form
 
     def facts(self, now: datetime) -> dict[str, Any]:
-        """Return what a module returns of a key. days_left is rounded down: -1 on the first day after the end."""
-        days_left = (self.expires - now).days if self.expires else None
+        """Return what a module returns of a key. days_left are whole days: -1 from a day after the end to two days."""
+        left = self.expires - now if self.expires else None
         return {
             "fingerprint": self.fingerprint,
             "user_id": self.user_id,
             "created": _iso(self.created),
             "expires": _iso(self.expires) if self.expires else None,
-            "days_left": days_left,
-            "expired": days_left is not None and days_left < 0,
+            "days_left": None if left is None else int(left / timedelta(days=1)),
+            "expired": left is not None and left <= timedelta(),
             "revoked": self.revoked,
         }
 

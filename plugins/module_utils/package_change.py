@@ -25,7 +25,12 @@ from typing import Any, Sequence
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_get
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import copy_and_hash, file_sha256, sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
+    copy_and_hash,
+    file_sha256,
+    in_the_making,
+    sync,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.installed_package import rebuild
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
     ARCHITECTURES,
@@ -101,9 +106,10 @@ class Store:
 
     def _write(self, path: Path, data: Any) -> None:
         part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps(data))
-        sync(part)
-        part.replace(path)
+        with in_the_making(part):
+            part.write_text(json.dumps(data))
+            sync(part)
+            part.replace(path)
         sync(self.directory)
 
     def change(self) -> Change | None:
@@ -151,12 +157,13 @@ class Store:
             return None
         part = self.given.with_name("given.deb.part")
         part.unlink(missing_ok=True)
-        try:
-            found = copy_and_hash(self.sent, part)
-        finally:
-            self.sent.unlink()
-        part.chmod(0o644)  # apt reads it as a user of its own
-        part.replace(self.given)
+        with in_the_making(part):
+            try:
+                found = copy_and_hash(self.sent, part)
+            finally:
+                self.sent.unlink()
+            part.chmod(0o644)  # apt reads it as a user of its own
+            part.replace(self.given)
         return found
 
     def forget(self) -> None:
@@ -293,12 +300,12 @@ class Changer:
         """Download a .deb to given.deb, piece by piece. Raises PackageError; its digest is checked by read_given."""
         part = self.store.given.with_name("given.deb.part")
         try:
-            with part.open("wb") as file:
-                download_to(file, url, proxy, no_proxy, DOWNLOAD_TIMEOUT_SECONDS, credentials=credentials)
+            with in_the_making(part):
+                with part.open("wb") as file:
+                    download_to(file, url, proxy, no_proxy, DOWNLOAD_TIMEOUT_SECONDS, credentials=credentials)
+                part.replace(self.store.given)
         except DownloadError as error:
-            part.unlink()
             raise PackageError(f"tfserving_package_deb: {error}") from error
-        part.replace(self.store.given)
 
     def ask_version(self, host: Host) -> str:
         """Return what the installed program answers to --version, as the server's user. Raises PackageError."""

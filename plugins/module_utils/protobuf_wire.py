@@ -16,6 +16,7 @@ from typing import Callable, Iterator, Tuple
 # (tag, start, end) of a length-delimited or fixed field, (tag, value, 0) of a varint. Compare the tag with what
 # varint() and delimited() return: a field of an unexpected wire type is then an unknown one, as protobuf has it.
 Field = Tuple[int, int, int]
+Range = Tuple[int, int]  # of bytes in the file
 
 CHUNK_BYTES = 1 << 18
 MAX_TEXT_BYTES = 1 << 16  # of one name or string that is taken out of the file
@@ -116,6 +117,12 @@ class WireReader:
             if position > end:
                 raise WireError("a field is longer than the message that it is in")
             yield tag, first, second
+
+    def parts(self, message: Range, wanted: int) -> Iterator[Range]:
+        """Yield where the fields of this tag are in a message."""
+        for tag, first, end in self.fields(*message):
+            if tag == wanted:
+                yield first, end
 
     def content(self, start: int, end: int) -> bytes:
         """Return the bytes of a string field. Raises WireError where they are too many for a name."""

@@ -76,7 +76,10 @@ def download_to(
             size += len(chunk)
             if max_bytes is not None and size > max_bytes:
                 raise DownloadError(f"{url} is larger than {max_bytes} bytes")
-            file.write(chunk)
+            try:
+                file.write(chunk)
+            except OSError as error:  # not the server's fault
+                raise DownloadError(f"cannot store {url}: {file.name}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -126,13 +129,15 @@ def answer_of(
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Sends the server's password on to the same server only."""
+    """Goes on to http:// and https:// only, and sends the server's password on to the same server only."""
 
     authorization: str | None = None
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
+        if _scheme(newurl) not in ("http", "https"):  # urllib follows to ftp:// as well
+            raise urllib.error.URLError(f"it redirects to {_scheme(newurl)}://; only http:// and https:// are followed")
         redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
         if redirected and self.authorization and _origin(redirected.full_url) == _origin(req.full_url):
             redirected.add_unredirected_header("Authorization", self.authorization)

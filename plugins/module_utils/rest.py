@@ -33,6 +33,13 @@ class ServingError(Exception):
         self.status = status
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """TensorFlow Serving sends nobody elsewhere, and what answers elsewhere is not that server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 class ServingClient:
     """Talks to one server. Every method raises ServingError, or OSError where the server cannot be reached.
 
@@ -53,7 +60,7 @@ class ServingClient:
         self._timeout_seconds = timeout_seconds
         self._cgroup = cgroup
         # Straight to the server: a proxy in the environment is for the world outside.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     @classmethod
     def of(cls, params: dict[str, Any], cgroup: Callable[[], str] | None = None, grpc_port: int = 0) -> ServingClient:

@@ -10,7 +10,7 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping
+from typing import Any, Collection, Dict, Iterable, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
 
@@ -28,7 +28,7 @@ MAX_PATH = 1000  # characters of a file's path in a version
 MAX_ENTRIES = 100_000  # files and directories of one version
 
 _VERSION = re.compile(r"[0-9]+")
-_MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
+MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
 
 
 class SavedModelError(Exception):
@@ -40,7 +40,7 @@ def parse_version(name: str) -> int | None:
 
     Leading zeros are accepted, as the server does (sources/storage_path/file_system_storage_path_source.cc).
     """
-    if _VERSION.fullmatch(name) and int(name) <= _MAX_VERSION:
+    if _VERSION.fullmatch(name) and int(name) <= MAX_VERSION:
         return int(name)
     return None
 
@@ -59,29 +59,39 @@ def published_versions(model_path: Path) -> dict[int, str]:
     return versions
 
 
-def source_versions(source: Path) -> dict[int, Path]:
-    """Return {version: directory} of a source directory of numbered SavedModels.
+def source_versions(source: Path, wanted: Collection[int] | None = None) -> tuple[dict[int, Path], list[str]]:
+    """Return {version: directory} of a source directory of numbered SavedModels, and what was passed over there.
 
-    Hidden entries are skipped. Raises SavedModelError when the source is missing, empty, holds anything that is not
-    a version, or two names of the same version (1 and 001).
+    What is no version is passed over, as in the server; hidden entries are not even named. Where some versions are
+    wanted, nothing is said of the rest. Raises SavedModelError when the source is missing, has no version, or has two
+    names of the same version (1 and 001).
     """
     if not source.is_dir():
         raise SavedModelError(f"{source.absolute()} is not a directory on the controller")
     versions: dict[int, Path] = {}
+    others: list[str] = []
     for entry in sorted(source.iterdir()):
-        if entry.name.startswith("."):
-            continue
         version = parse_version(entry.name)
         if version is None or not entry.is_dir():
-            raise SavedModelError(
-                f"{entry} is not a version: a source holds one directory per version, named by an integer"
-            )
-        if version in versions:
+            if not entry.name.startswith("."):
+                others.append(_no_version(entry.name, version))
+        elif version in versions and (wanted is None or version in wanted):
             raise SavedModelError(f"{entry} and {versions[version]} are both version {version}")
-        versions[version] = entry
+        else:
+            versions[version] = entry
     if not versions:
-        raise SavedModelError(f"{source} has no version directory, such as {source}/1")
-    return versions
+        there = f"; it holds {some(others)}" if others else ""
+        raise SavedModelError(f"{source} has no version directory, such as {source}/1{there}")
+    return versions, others if wanted is None else []
+
+
+def _no_version(name: str, version: int | None) -> str:
+    """Return the name of an entry that is no version, with the reason where the name does not say it."""
+    if version is not None:
+        return f"{name} (not a directory)"
+    if _VERSION.fullmatch(name):
+        return f"{name} (above {MAX_VERSION}, more than the server's 64 bits hold)"
+    return name if name.isprintable() else repr(name)
 
 
 def list_files(path: Path) -> Files:

@@ -18,6 +18,7 @@ from functools import reduce
 from typing import Container, Dict, Iterable, Iterator, List, NamedTuple, Tuple, Union
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import (
+    Range,
     WireError,
     WireReader,
     delimited,
@@ -37,7 +38,6 @@ MAX_EDGES = 10_000_000
 MAX_STEPS = 30_000_000  # along edges, in all walks
 MAX_NESTED_CALLS = 100
 
-Range = Tuple[int, int]  # of bytes in saved_model.pb
 Tensor = Tuple[int, int]  # number of a node, and which of its outputs; -1 for its end, which a control input waits for
 
 _NODE, _LIBRARY = delimited(1), delimited(2)  # GraphDef
@@ -53,33 +53,51 @@ _CALLED_NAME = delimited(1)  # NameAttrList
 _STRINGS = delimited(8)  # TensorProto
 _DT_RESOURCE = DTYPES.index("resource")
 
-# What state is, by the op of the node that stands for it.
-_STATES = {
-    b"VarHandleOp": "variable",
-    b"Variable": "reference",  # of TensorFlow 1; whatever takes its value reads it
-    b"VariableV2": "reference",
-    b"HashTable": "lookup table",
-    b"HashTableV2": "lookup table",
-    b"Iterator": "iterator",
-    b"IteratorV2": "iterator",
-}
-# What hands a handle or a value on as it is.
-_PASSING = {b"Identity", b"IdentityN", b"Switch", b"Merge", b"Enter", b"Exit", b"NextIteration"}
-_PASSING_REFERENCES = {b"RefIdentity", b"RefSwitch", b"RefMerge", b"RefEnter", b"RefExit", b"RefNextIteration"}
 
-_BRANCHES = {
+def _by_op(**ops: str) -> dict[bytes, str]:
+    """Return {op: word} from the ops of each word."""
+    return {op.encode(): word.replace("_", " ") for word, names in ops.items() for op in names.split()}
+
+
+# What the node of an op stands for. Whatever takes the value of a reference, TensorFlow 1's variable, reads it.
+_STATES = _by_op(
+    variable="VarHandleOp",
+    reference="Variable VariableV2",
+    lookup_table="HashTable HashTableV2",
+    iterator="Iterator IteratorV2",
+)
+# What one does with the state whose handle it takes, a reference as its first input. Of others that is not known.
+_USES = _by_op(
+    reads="""
+        ReadVariableOp ResourceGather ResourceGatherNd VariableShape AssignAddVariableOp AssignSubVariableOp
+        LookupTableFind LookupTableFindV2 LookupTableSize LookupTableSizeV2 LookupTableExport LookupTableExportV2
+        IteratorGetNext IteratorGetNextSync IteratorGetNextAsOptional""",
+    sets="""
+        Assign AssignVariableOp LookupTableImport LookupTableImportV2 InitializeTable InitializeTableV2
+        InitializeTableFromTextFile InitializeTableFromTextFileV2 InitializeTableFromDataset MakeIterator
+        DeserializeIterator""",
+    neither="VarIsInitializedOp IsVariableInitialized DestroyResourceOp DisableCopyOnRead IteratorToStringHandle",
+)
+# What hands on a handle or a value as it is, and what hands on a reference.
+_PASSING = set(_by_op(passes="Identity IdentityN Switch Merge Enter Exit NextIteration"))
+_PASSING_REFERENCES = set(_by_op(passes="RefIdentity RefSwitch RefMerge RefEnter RefExit RefNextIteration"))
+_FOLLOWED = {*_PASSING, *_PASSING_REFERENCES, b"ReadVariableOp"}
+# TensorFlow 1's branches, and the inputs by which a loop's Merge and Switch are told from them.
+_MERGES, _SWITCHES = {b"Merge", b"RefMerge"}, {b"Switch", b"RefSwitch"}
+_LOOPING = {b"NextIteration", b"RefNextIteration", b"LoopCond"}
+_BRANCHES = {b"If", b"StatelessIf", b"Case", b"StatelessCase"}
+_CALLED_BY = {  # {op: attributes that name functions}
+    b"PartitionedCall": [b"f"],
+    b"StatefulPartitionedCall": [b"f"],
+    b"While": [b"cond", b"body"],
+    b"StatelessWhile": [b"cond", b"body"],
     b"If": [b"then_branch", b"else_branch"],
     b"StatelessIf": [b"then_branch", b"else_branch"],
     b"Case": [b"branches"],
     b"StatelessCase": [b"branches"],
 }
-_CALLS = {  # {op: attributes that name functions}
-    b"PartitionedCall": [b"f"],
-    b"StatefulPartitionedCall": [b"f"],
-    b"While": [b"cond", b"body"],
-    b"StatelessWhile": [b"cond", b"body"],
-    **_BRANCHES,
-}
+_PLACEHOLDERS = {b"Placeholder", b"PlaceholderV2"}
+_STATELESS = {*_PLACEHOLDERS, b"Const", b"NoOp"}
 
 NEVER, SOMETIMES, ALWAYS = 0, 1, 2
 
@@ -135,40 +153,8 @@ def either(effects: list[Effect]) -> Effect:
     return Effect(level(reads), level(sets), level(takes), saved[0])
 
 
-_READS, _SETS, _TAKES = Effect(reads=ALWAYS), Effect(sets=ALWAYS), Effect(takes=ALWAYS)
-_EFFECTS = {
-    **dict.fromkeys(
-        [
-            *(b"ReadVariableOp", b"ResourceGather", b"ResourceGatherNd", b"VariableShape"),
-            *(b"AssignAddVariableOp", b"AssignSubVariableOp"),
-            *(b"LookupTableFind", b"LookupTableFindV2", b"LookupTableSize", b"LookupTableSizeV2"),
-            *(b"LookupTableExport", b"LookupTableExportV2"),
-            *(b"IteratorGetNext", b"IteratorGetNextSync", b"IteratorGetNextAsOptional"),
-        ],
-        _READS,
-    ),
-    **dict.fromkeys(
-        [
-            *(b"Assign", b"AssignVariableOp", b"LookupTableImport", b"LookupTableImportV2", b"InitializeTable"),
-            *(b"InitializeTableV2", b"InitializeTableFromTextFile", b"InitializeTableFromTextFileV2"),
-            *(b"InitializeTableFromDataset", b"MakeIterator", b"DeserializeIterator"),
-        ],
-        _SETS,
-    ),
-    **dict.fromkeys(
-        [
-            *(b"VarIsInitializedOp", b"IsVariableInitialized", b"DestroyResourceOp", b"DisableCopyOnRead"),
-            *(b"IteratorToStringHandle",),
-        ],
-        Effect(),
-    ),
-}
-
-_FOLLOWED = {*_PASSING, *_PASSING_REFERENCES, b"ReadVariableOp"}
-_MERGES, _SWITCHES = {b"Merge", b"RefMerge"}, {b"Switch", b"RefSwitch"}
-_LOOPING = {b"NextIteration", b"RefNextIteration", b"LoopCond"}  # inputs of a loop's Merge and Switch
-_PLACEHOLDERS = {b"Placeholder", b"PlaceholderV2"}
-_STATELESS = {*_PLACEHOLDERS, b"Const", b"NoOp"}
+_READS, _TAKES = Effect(reads=ALWAYS), Effect(takes=ALWAYS)
+_EFFECTS = {"reads": _READS, "sets": Effect(sets=ALWAYS), "neither": Effect()}
 
 Effects = Dict[Union[State, int], Effect]  # by state, or by the number of a function's argument that is its handle
 Users = Dict[int, List[Tuple[int, int]]]  # {node: [(another, number of its input that is an output of the node)]}
@@ -193,10 +179,10 @@ class Graph:
     def __init__(self, reader: WireReader, messages: list[Range]) -> None:
         """Read a GraphDef that is given in one piece or several."""
         limits = Limits(MAX_NODE_NAMES, MAX_NODE_NAME_BYTES, MAX_EDGES, MAX_STEPS)
-        libraries = [one for message in messages for one in _fields(reader, message, _LIBRARY)]
+        libraries = [one for message in messages for one in reader.parts(message, _LIBRARY)]
         self._set_up(reader, limits, Functions(reader, libraries, limits))
         for message in messages:
-            for node in _fields(reader, message, _NODE):
+            for node in reader.parts(message, _NODE):
                 self._add_node(node)
 
     def _set_up(self, reader: WireReader, limits: Limits, functions: Functions) -> None:
@@ -225,12 +211,12 @@ class Graph:
         controls: list[bytes] = []
         for tag, start, end in reader.fields(*message):
             if tag == _SIGNATURE:
-                for number, argument in enumerate(_fields(reader, (start, end), _ARGUMENT)):
+                for number, argument in enumerate(reader.parts((start, end), _ARGUMENT)):
                     self._add_argument(number, argument)
             elif tag == _FUNCTION_NODE:
                 self._add_node((start, end))
             elif tag in (_RESULT, _CONTROL_RESULT):
-                for value in _fields(reader, (start, end), _VALUE):
+                for value in reader.parts((start, end), _VALUE):
                     (results if tag == _RESULT else controls).append(reader.content(*value))
         # Without any, as TensorFlow 1 writes them, everything runs.
         self.targets = results + [b"^" + name for name in controls or self._numbers]
@@ -279,7 +265,7 @@ class Graph:
     def _state_name(self, node: int, name: bytes, op: bytes) -> str:
         """Return the name by which kernels find a state. A VarHandleOp without one does not go by its node's."""
         given = self._attribute(node, b"shared_name")
-        for text in _fields(self._reader, given, _STRING):
+        for text in self._reader.parts(given, _STRING):
             if text[0] < text[1]:
                 return self._reader.content(*text).decode(errors="replace")
         return "" if op == b"VarHandleOp" else name.decode(errors="replace")
@@ -343,7 +329,7 @@ class Graph:
 
     def _attribute(self, node: int, name: bytes) -> Range:
         """Return where the value of an attribute is, an empty range where the node has none of this name."""
-        for entry in _fields(self._reader, (self._start[node], self._end[node]), _NODE_ATTRIBUTE):
+        for entry in self._reader.parts((self._start[node], self._end[node]), _NODE_ATTRIBUTE):
             key, value = b"", (0, 0)
             for tag, first, end in self._reader.fields(*entry):
                 if tag == _KEY:
@@ -356,34 +342,33 @@ class Graph:
 
     def shape_of(self, node: int) -> list[int] | None:
         """Return the shape of a variable, None where its rank is unknown."""
-        for value in _fields(self._reader, self._attribute(node, b"shape"), _SHAPE):
+        for value in self._reader.parts(self._attribute(node, b"shape"), _SHAPE):
             return read_shape(self._reader, value)
         return None
 
     def _called(self, node: int, attribute: bytes) -> list[bytes]:
         """Return the functions that an attribute names."""
         value = self._attribute(node, attribute)
-        lists = _fields(self._reader, value, _LIST)
-        ranges = [*_fields(self._reader, value, _CALLED)]
-        ranges += (one for part in lists for one in _fields(self._reader, part, _LISTED_CALLED))
-        return [self._reader.content(*name) for one in ranges for name in _fields(self._reader, one, _CALLED_NAME)]
+        lists = self._reader.parts(value, _LIST)
+        ranges = [*self._reader.parts(value, _CALLED)]
+        ranges += (one for part in lists for one in self._reader.parts(part, _LISTED_CALLED))
+        return [self._reader.content(*name) for one in ranges for name in self._reader.parts(one, _CALLED_NAME)]
 
     def calls(self, node: int) -> list[bytes]:
         """Return the functions that a node calls."""
         op = self.op(node)
         if op in self.functions:
             return [op]
-        if op not in _CALLS:
+        if op not in _CALLED_BY:
             return []
         if node not in self._calls:
-            self._calls[node] = [name for attribute in _CALLS[op] for name in self._called(node, attribute)]
+            self._calls[node] = [name for attribute in _CALLED_BY[op] for name in self._called(node, attribute)]
         return self._calls[node]
 
     def saved(self, node: int) -> list[Saved]:
         """Return what a RestoreV2 reads, nothing where the graph has its names from elsewhere."""
         if node not in self._saved:
-            _, names, slices = [self._strings(other) for other, output in self.inputs(node) if output >= 0] or [[]] * 3
-            dtypes = self._listed_dtypes(node)
+            names, slices, dtypes = self._strings(node, 1), self._strings(node, 2), self._listed_dtypes(node)
             same = len(names) == len(slices) == len(dtypes)
             self._saved[node] = [Saved(*facts) for facts in zip(names, slices, dtypes)] if same else []
         return self._saved[node]
@@ -391,15 +376,16 @@ class Graph:
     def _listed_dtypes(self, node: int) -> list[str]:
         return [
             dtype_name(number)
-            for part in _fields(self._reader, self._attribute(node, b"dtypes"), _LIST)
-            for packed in _fields(self._reader, part, _LISTED_TYPES)
+            for part in self._reader.parts(self._attribute(node, b"dtypes"), _LIST)
+            for packed in self._reader.parts(part, _LISTED_TYPES)
             for number in _numbers(self._reader.content(*packed))
         ]
 
-    def _strings(self, node: int) -> list[str]:
-        """Return the texts that a constant holds."""
-        tensors = _fields(self._reader, self._attribute(node, b"value"), _TENSOR)
-        texts = (text for tensor in tensors for text in _fields(self._reader, tensor, _STRINGS))
+    def _strings(self, node: int, number: int) -> list[str]:
+        """Return the texts that an input of a node holds, nothing where that is no constant."""
+        constants = [other for other, _ in self.inputs(node)][number : number + 1]
+        values = (value for one in constants for value in self._reader.parts(self._attribute(one, b"value"), _TENSOR))
+        texts = (text for value in values for text in self._reader.parts(value, _STRINGS))
         return [self._reader.content(*text).decode(errors="replace") for text in texts]
 
     # What runs
@@ -425,7 +411,7 @@ class Graph:
         reached = dict.fromkeys(handles)
         waiting = list(reached)
         for node in waiting:  # grows meanwhile
-            if node in run.targets:
+            if node in run.targets and not self.is_function:
                 found[node] = other
             for user, number in users.get(node, ()):
                 if self.op(user) not in passing:
@@ -434,13 +420,12 @@ class Graph:
                 elif user not in reached:
                     reached[user] = None
                     waiting.append(user)
+        setters = {node: effect.sets for node, effect in found.items() if effect.sets}
         total = Effect()
         for node, effect in found.items():
-            if any(one.sets for other_node, one in found.items() if other_node != node):
-                before = run.before(node)
-                sets = [one.sets for setter, one in found.items() if setter != node and setter in before]
-                effect = Effect(sets=max(sets, default=NEVER)).then(effect)
-            total = total.beside(effect)
+            before = run.before(node) if setters and (effect.reads or effect.takes) else set()
+            sets = [often for setter, often in setters.items() if setter in before]
+            total = total.beside(Effect(sets=max(sets, default=NEVER)).then(effect))
         return total
 
     def _effect(self, node: int, number: int, run: Run, users: Users, other: Effect) -> Effect:
@@ -452,8 +437,8 @@ class Graph:
         elif op == b"ReadVariableOp" and self.is_function and node not in users and node not in run.targets:
             effect = Effect()  # nobody takes the value, and the optimizer drops it
         else:
-            effect = _EFFECTS.get(op, other) if number == 0 else other
-            if effect is _SETS:
+            effect = _EFFECTS[_USES[op]] if op in _USES and (number == 0 or other is _TAKES) else other
+            if effect.sets:
                 effect = effect._replace(saved=self._saved_into(node))
         if run.is_in_branch(node):
             effect = either([effect, Effect()])
@@ -532,7 +517,7 @@ class Run:
 
     def before(self, node: int) -> set[int]:
         """Return the nodes that run before this one."""
-        found = {node}
+        found: set[int] = set()
         waiting = [node]
         for one in waiting:  # grows meanwhile
             for _, other, _ in self._inputs(one):
@@ -558,9 +543,9 @@ class Functions:
         self._reader, self._limits = reader, limits
         self._ranges: dict[bytes, Range] = {}
         for library in libraries:
-            for function in _fields(reader, library, _FUNCTION):
-                for signature in _fields(reader, function, _SIGNATURE):
-                    for name in _fields(reader, signature, _OP_NAME):
+            for function in reader.parts(library, _FUNCTION):
+                for signature in reader.parts(function, _SIGNATURE):
+                    for name in reader.parts(signature, _OP_NAME):
                         self._ranges[reader.content(*name)] = function
                         break
                     break
@@ -590,13 +575,6 @@ class Functions:
             self._effects[name] = body.effects(body.run())
             self._nested -= 1
         return self._effects[name].get(argument, Effect())
-
-
-def _fields(reader: WireReader, message: Range, wanted: int) -> Iterator[Range]:
-    """Yield where the fields of this tag are in a message."""
-    for tag, start, end in reader.fields(*message):
-        if tag == wanted:
-            yield start, end
 
 
 def _numbers(packed: bytes) -> list[int]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Container, Dict, Iterator, NamedTuple
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import (
+    Range,
     WireError,
     WireReader,
     delimited,
@@ -36,7 +37,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     SOMETIMES,
     Effects,
     Graph,
-    Range,
     Run,
     State,
 )
@@ -56,6 +56,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensorflow_operations import (
     OPERATIONS,
     VERSION,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
+    MAX_READ_BYTES,
+    WARMUP_FILE,
+    check_records,
 )
 
 SERVE_TAGS = ["serve"]  # those that the server loads by default (--saved_model_tags)
@@ -176,6 +181,7 @@ def examine_saved_model(path: Path, contract: dict[str, Any] | None = None) -> t
                 inspection = replace(inspection, warnings=_warnings(path, inspection))
                 problems += _graph_problems(path, inspection, contract)
                 problems += _asset_problems(path, inspection.assets)
+                problems += _warmup_problems(path, directory, inspection)
                 errors = [f"signatures: {error}" for error in contract_errors(contract)]
                 if inspection.signatures:
                     problems += (
@@ -266,6 +272,26 @@ def _asset_problems(path: Path, assets: list[str]) -> list[str]:
         elif not _is_file(path / "assets" / name):
             problems.append(f"{path} is incomplete: assets/{shown(name)} is missing")
     return problems
+
+
+def _warmup_problems(path: Path, directory: int, inspection: Inspection) -> Iterator[str]:
+    """Yield why the server could not make the warm-up requests that a version brings."""
+    file = path / WARMUP_FILE
+    if not inspection.signatures or not _is_file(file):
+        return
+    with _directory(file.parent, directory) as opened, _file(file, opened) as reader:
+        if reader is None:
+            return
+        if reader.size > MAX_READ_BYTES:
+            inspection.warnings.append(f"{file} is not looked into, as it has more than {MAX_READ_BYTES >> 20} MiB")
+            return
+        try:
+            check_records(reader.whole(), inspection.signatures)
+        except ValueError as error:
+            yield (
+                f"{file} holds no warm-up requests that the server can make, and it would not serve the version: "
+                f"{error}; write it again, or leave it out"
+            )
 
 
 def _shard_problems(path: Path, shards: dict[str, Any]) -> list[str]:
@@ -454,7 +480,7 @@ class _SavedModelFile:
         """Return the fields of Inspection that the file tells."""
         tags = []
         chosen = None
-        for start, end in self._all((0, self._reader.size), _META_GRAPH):
+        for start, end in self._reader.parts((0, self._reader.size), _META_GRAPH):
             parts = self._parts((start, end), _META_INFO, _GRAPH, _SAVER, _COLLECTION, _SIGNATURE, _ASSET, _OBJECTS)
             info = self._parts_of(parts[_META_INFO], _OP_LIST, _TAG, _TENSORFLOW_VERSION)
             tags.append(sorted({self._reader.text(*one) for one in info[_TAG]}))
@@ -500,9 +526,11 @@ class _SavedModelFile:
 
     def _made_by(self, object_graphs: list[Range]) -> str:
         for objects in object_graphs:
-            for one in self._all(objects, _OBJECT):
-                for child in self._all(one, _CHILD):
-                    if any(self._reader.content(*name) in _KERAS_NAMES for name in self._all(child, _CHILD_NAME)):
+            for one in self._reader.parts(objects, _OBJECT):
+                for child in self._reader.parts(one, _CHILD):
+                    if any(
+                        self._reader.content(*name) in _KERAS_NAMES for name in self._reader.parts(child, _CHILD_NAME)
+                    ):
                         return "Keras"
         return "TensorFlow 2" if object_graphs else "TensorFlow 1"
 
@@ -576,11 +604,6 @@ class _SavedModelFile:
 
     def _last_text(self, texts: list[Range]) -> str:
         return self._reader.text(*texts[-1]) if texts else ""
-
-    def _all(self, message: Range, tag: int) -> Iterator[Range]:
-        for found, start, end in self._reader.fields(*message):
-            if found == tag:
-                yield start, end
 
     def _parts(self, message: Range, *tags: int) -> dict[int, list[Range]]:
         """Return where the fields of these tags are in a message."""

@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import Request
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
+    some,
     total_bytes,
     tree_digest,
 )
@@ -34,6 +35,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup
 
 ATTEMPTS = 2
 BATCHING_FILE = "batching_params.pbtxt"  # servables/tensorflow/bundle_factory_util.cc
+
+
+def passed_over(model: str, version: int, names: list[str]) -> list[str]:
+    """Return the warning about what an archive holds beside a version."""
+    if not names:
+        return []
+    text = f"what the archive of version {version} holds beside the SavedModel is passed over: {some(names)}"
+    return [f"model {model}: {text}"]
 
 
 def pull_version(
@@ -64,7 +73,7 @@ def pull_version(
     # What a run that was killed has added is not the source's.
     (asked.staging / WARMUP_FILE).unlink(missing_ok=True)
     for _ in range(ATTEMPTS):
-        fetch(asked)
+        received = fetch(asked)
         with store.alone(version):
             files = examine(store, version, group_id, {})
             digest = tree_digest(files)
@@ -77,7 +86,7 @@ def pull_version(
                 return {
                     "bytes": total_bytes(files),
                     "signatures": signatures,
-                    "warnings": inspection.warnings,
+                    "warnings": [*inspection.warnings, *passed_over(model, version, received.passed_over)],
                     "has_batching_file": BATCHING_FILE in files,
                 }
     raise SavedModelError(

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import (
+    in_the_making,
     sync,
     sync_file_system,
 )
@@ -142,6 +143,36 @@ class ModelStore:
             return None
         return manifest if readable else None
 
+    def is_intact(self, version: int) -> bool:
+        """Say whether the files of a version are those that this collection published, by names, sizes and times.
+
+        No file is read. False for a version that others have put there, or have changed. Raises OSError.
+        """
+        manifest = self.read_manifest(version)
+        if manifest is None:
+            return False
+        try:
+            there = list_files(self.path / self.published()[version])
+        except SavedModelError:
+            return False
+        files = {**manifest["files"], **manifest.get("generated", {})}
+        told = ("size", "mtime_ns")  # of a generated file the size only
+        return there.keys() == files.keys() and all(
+            facts.get(fact, there[name][fact]) == there[name][fact] for name, facts in files.items() for fact in told
+        )
+
+    def digest(self, version: int) -> str:
+        """Return the digest of what a version's files are now, less the files that publishing added.
+
+        Raises OSError, and SavedModelError for anything that is no regular file.
+        """
+        path = self.path / self.published()[version]
+        files = add_digests(path, list_files(path))
+        added = (self.read_manifest(version) or {}).get("generated", {})
+        return tree_digest(
+            {name: facts for name, facts in files.items() if added.get(name, {}).get("sha256") != facts["sha256"]}
+        )
+
     def manifests(self) -> dict[int, dict[str, Any]]:
         """Return the manifests of the versions that this collection published, the newest first."""
         versions = ((version, self.read_manifest(version)) for version in sorted(self.published(), reverse=True))
@@ -209,6 +240,7 @@ def stage(
         os.chown(each, 0, gid)
         each.chmod(BASIS_MODE)
     if uid:
+        _end_rsync(incoming)
         tree = UserTree(incoming, uid)
         tree.let_in(gid)
         tree.unlink(damaged)
@@ -329,12 +361,12 @@ def remove(store: ModelStore, version: int) -> None:
     store.unproven(version).unlink(missing_ok=True)
 
 
-def _end_rsync(staging: Path) -> None:
-    """End the rsync of a run that was cut off, which runs as root and has files of the staging directory open.
+def _end_rsync(directory: Path) -> None:
+    """End the rsync of a run that was cut off, which receives in a directory and waits for hours, until ssh gives up.
 
     Raises SavedModelError where one cannot be ended.
     """
-    place = f"{staging.resolve()}/"
+    place = f"{directory.resolve()}/"
     killed = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
@@ -345,7 +377,7 @@ def _end_rsync(staging: Path) -> None:
     deadline = time.monotonic() + END_SECONDS
     while any(map(os.path.exists, killed)):  # which a process that has ended and is not waited for has no more
         if time.monotonic() > deadline:
-            raise SavedModelError(f"an rsync of an earlier run still writes to {staging}; rerun the playbook later")
+            raise SavedModelError(f"an rsync of an earlier run still writes to {directory}; rerun the playbook later")
         time.sleep(0.01)
 
 
@@ -482,9 +514,10 @@ def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
         "files": files,
     }
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(manifest, indent=1) + "\n")
-    sync(new)
-    new.replace(path)
+    with in_the_making(new):
+        new.write_text(json.dumps(manifest, indent=1) + "\n")
+        sync(new)
+        new.replace(path)
     sync(path.parent)
 
 

@@ -50,11 +50,30 @@ def look_before_publishing(base_path: str, models: list[str], group: str, adopt:
 
 
 def describe(store: ModelStore) -> dict[str, dict[str, Any]]:
-    """Return what is known of each version of a model, each fact None where it has no readable manifest."""
+    """Return what is known of each version of a model; what a manifest says is None where it has no readable one."""
     return {
-        str(version): {"directory": directory, **dict.fromkeys(FACTS), **_facts(store, version)}
+        str(version): {
+            "directory": directory,
+            "intact": store.is_intact(version),
+            **dict.fromkeys(FACTS),
+            **_facts(store, version),
+        }
         for version, directory in store.published().items()
     }
+
+
+def digests_of(base_path: str, versions: list[list[Any]]) -> list[str | None]:
+    """Return the digest of the files that each of these versions, [model, version], has now.
+
+    None for one that is no SavedModel's: it has links, or more than a version may. Raises OSError.
+    """
+    digests: list[str | None] = []
+    for model, version in versions:
+        try:
+            digests.append(ModelStore(Path(base_path, model)).digest(version))
+        except SavedModelError:
+            digests.append(None)
+    return digests
 
 
 def _facts(store: ModelStore, version: int) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Writes the requests that a server makes to a version before it is AVAILABLE, without TensorFlow.
+"""Writes and reads the requests that a server makes to a version before it is AVAILABLE, without TensorFlow.
 
 The file is a TFRecord of PredictionLog messages (tensorflow_serving/apis/prediction_log.proto; core/tensor.proto of
-TensorFlow). A request that fails keeps the version from being served, so what does not fit its signature is refused.
+TensorFlow). A request that fails keeps the version from being served, so what does not fit its signature is refused;
+at its start it ends the server. How it reads the file: servables/tensorflow/saved_model_warmup{,_util}.cc, and
+TensorFlow's lib/io/record_reader.cc.
 """
 
 from __future__ import annotations
@@ -14,11 +16,25 @@ import math
 import struct
 from typing import Any, Iterator
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import delimited, varint
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import (
+    Range,
+    WireError,
+    WireReader,
+    delimited,
+    varint,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import Files, SavedModelError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import masked_crc32c
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_types import dtype_name
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+MAX_RECORDS = 1000  # the server fails at more
+MAX_READ_BYTES = 1 << 26  # of a file that is read; its checksums take some seconds
+
+# Fields of the messages.
+_PREDICT_LOG, _SESSION_RUN_LOG, _PREDICT_STREAMED_LOG = delimited(6), delimited(5), delimited(7)  # PredictionLog
+_REQUEST, _MODEL_SPEC, _INPUT, _SIGNATURE_NAME = delimited(1), delimited(1), delimited(2), delimited(3)
+_KEY, _VALUE, _DTYPE = delimited(1), delimited(2), varint(1)
 
 # DataType of TensorFlow (core/framework/types.proto) and how struct packs one value; bfloat16 is a float's upper half.
 _NUMBERS = {
@@ -201,3 +217,61 @@ def _record(content: bytes) -> bytes:
 
 def _checksum(data: bytes) -> bytes:
     return struct.pack("<I", masked_crc32c(data))
+
+
+def check_records(content: bytes, signatures: dict[str, Any]) -> None:
+    """Raise ValueError for the content of a version's own WARMUP_FILE with which the server would not serve it.
+
+    signatures are those of the version. Fewer bytes than a record's length takes are the end, as for the server.
+    """
+    position = number = 0
+    while len(content) - position >= 12:
+        number += 1
+        start = position + 12
+        (length,) = struct.unpack_from("<Q", content, position)
+        if _checksum(content[position : position + 8]) != content[position + 8 : start]:
+            raise ValueError("it is no TFRecord" if number == 1 else f"record {number} is damaged")
+        position = start + length + 4
+        if position > len(content):
+            raise ValueError(f"it is cut short in record {number}")
+        record = content[start : start + length]
+        if _checksum(record) != content[start + length : position]:
+            raise ValueError(f"the checksum of record {number} is wrong")
+        if number > MAX_RECORDS:
+            raise ValueError(f"it has more than {MAX_RECORDS} records, at which the server fails")
+        try:
+            _check_log(WireReader.of(record), signatures)
+        except WireError as error:
+            raise ValueError(f"record {number} is no PredictionLog: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"record {number}: {error}") from error
+
+
+def _check_log(reader: WireReader, signatures: dict[str, Any]) -> None:
+    """Raise ValueError for a PredictionLog that the server would not take, or whose request does not fit."""
+    for tag, start, end in reader.fields(0, reader.size):
+        if tag in (_SESSION_RUN_LOG, _PREDICT_STREAMED_LOG):
+            raise ValueError("the server makes no such request; log those of Predict, Classify or Regress")
+        if tag == _PREDICT_LOG:
+            for request in reader.parts((start, end), _REQUEST):
+                _check_request(reader, request, signatures)
+
+
+def _check_request(reader: WireReader, request: Range, signatures: dict[str, Any]) -> None:
+    name = ""
+    for spec in reader.parts(request, _MODEL_SPEC):
+        for text in reader.parts(spec, _SIGNATURE_NAME):
+            name = reader.text(*text)
+    signature = signatures.get(name or "serving_default")
+    if signature is None:
+        raise ValueError(f"there is no signature {name or 'serving_default'!r}")
+    for entry in reader.parts(request, _INPUT):
+        key = "".join(reader.text(*text) for text in reader.parts(entry, _KEY))
+        dtypes = [
+            first for value in reader.parts(entry, _VALUE) for t, first, _ in reader.fields(*value) if t == _DTYPE
+        ]
+        if key not in signature["inputs"]:
+            raise ValueError(f"signature {name!r} has no input {key!r}")
+        expected = signature["inputs"][key]["dtype"]
+        if dtypes and dtype_name(dtypes[-1]) != expected:
+            raise ValueError(f"input {key!r} takes {expected}, and the request has {dtype_name(dtypes[-1])}")

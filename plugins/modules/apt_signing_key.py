@@ -17,6 +17,8 @@ description:
     or will within O(renew_before_days) is replaced by such a renewed key. A copy that is good for longer makes no
     request.
   - An expired or revoked key is never written.
+  - A key that expires within O(renew_before_days), and of which no better one is published, is a warning, which the
+    play recap repeats where C(show_custom_stats) is set; so is a published key that expires before the host's copy.
   - Needs neither gpg on the host nor on the controller. Whether a key's statements about itself are genuine is apt's to
     verify; here they only decide when to look for a renewed one.
 options:
@@ -142,7 +144,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxie
 KEYRING_MODE = 0o644
 
 
-def write(module: AnsibleModule, path: Path, key: SigningKey) -> None:
+def write(path: Path, key: SigningKey) -> None:
     for directory in reversed(path.parents):
         if not directory.is_dir():
             directory.mkdir()
@@ -199,9 +201,12 @@ def main() -> None:
     changed, best = False, copy
     if published and is_usable(published, now) and better(published, copy):
         changed, best = True, published
-        state.update(key=published.facts(now), usable=True)
+        state.update(key=published.facts(now), usable=True, due=is_due(published, given["renew_before_days"], now))
         if not module.check_mode:
-            write(module, path, published)
+            try:
+                write(path, published)
+            except OSError as error:
+                module.fail_json(msg=f"the key cannot be written: {error}", **state)
     # A missing keyring in check mode has no mode to be set, and what is no keyring of ours is none of our business.
     if best and path.exists():
         # apt reads it as a user of its own. Neither the umask nor what stood there before decides the mode.

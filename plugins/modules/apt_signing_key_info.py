@@ -79,7 +79,7 @@ keys:
       type: str
       sample: "2026-08-18T12:00:00Z"
     days_left:
-      description: Whole days until then by the host's clock, negative when it is over. Null for never.
+      description: Whole days until then by the host's clock, or -1 and so on from a day after it. Null for never.
       type: int
     expired:
       description: Whether it is over.

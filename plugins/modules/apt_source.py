@@ -113,6 +113,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -308,12 +309,18 @@ class Source:
     def apply(self, files: list[File], legacy: list[Change]) -> None:
         """Write and remove what is not as it should be, fetch the lists, and take all of it back where that fails."""
         before: list[Before] = []
-        for file in [*files, *(File(one.path, one.content, mode_of(one.path)) for one in legacy)]:
-            before.append(Before.of(file.path))
-            self.write(*file)
-            if file in files and file.content is not None:
-                os.chown(file.path, 0, 0)
-        trouble = self.fetch_lists()
+        try:
+            for file in [*files, *(File(one.path, one.content, mode_of(one.path)) for one in legacy)]:
+                before.append(Before.of(file.path))
+                self.write(*file)
+                if file in files and file.content is not None:
+                    os.chown(file.path, 0, 0)
+            trouble = self.fetch_lists()
+        except OSError:
+            for old in reversed(before):
+                with suppress(OSError):  # on a file system that is full nothing can be written, and what is new can go
+                    self.put_back(old)
+            raise
         if trouble:
             for old in reversed(before):
                 self.put_back(old)

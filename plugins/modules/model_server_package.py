@@ -230,7 +230,7 @@ def main() -> None:
     act = {"present": present, "restored": restored, "settled": settled}[module.params["state"]]
     try:
         result = act(module, changer)
-    except PackageError as error:
+    except (OSError, PackageError) as error:
         module.fail_json(msg=str(error))
     change = store.change()
     module.exit_json(pending=change.as_dict() if change else None, **result)

@@ -58,14 +58,15 @@ versions:
       a state of V(UNKNOWN) or V(UNREACHABLE), and the reason in C(error_message). With O(unit), the state is V(FOREIGN)
       where somebody else has its port, and V(UNIT FAILED), V(UNIT INACTIVE) or the like where it is not active.
     - A version that a server has refused, and that was withdrawn, has the state V(WITHDRAWN).
-    - C(labels) are those of O(labels) that lead to the version. C(digest) and C(source_digest) are what
-      M(modelops.tensorflow_serving.saved_model_versions_info) returns, V(null) without O(base_path) and for a version
-      that lies there no more or was put there by somebody else.
+    - C(labels) are those of O(labels) that lead to the version. C(digest), C(source_digest), C(stamp) and C(intact) are
+      what M(modelops.tensorflow_serving.saved_model_versions_info) returns, V(null) without O(base_path) and for a
+      version that lies there no more; of one that was put there by somebody else, C(intact) is V(false) and the rest
+      V(null).
   returned: success
   type: list
   elements: dict
   sample: [{"model": "MLP", "version": 1, "state": "AVAILABLE", "error_code": "OK", "error_message": "",
-    "labels": ["stable"], "digest": "5f0c...", "source_digest": null}]
+    "labels": ["stable"], "digest": "5f0c...", "source_digest": null, "stamp": "9b1d...", "intact": true}]
 """
 
 from pathlib import Path
@@ -133,10 +134,16 @@ def _no_version(model: str, state: str, message: str) -> dict[str, Any]:
     }
 
 
-def digests(base_path: str | None, model: str, version: int | None) -> dict[str, Any]:
-    """Return what was recorded of a version when it was published."""
-    manifest = ModelStore(Path(base_path, model)).read_manifest(version) if base_path and version is not None else None
-    return {name: (manifest or {}).get(name) for name in ("digest", "source_digest")}
+def recorded(base_path: str | None, model: str, version: int | None) -> dict[str, Any]:
+    """Return what was recorded of a version when it was published, and whether it is like that."""
+    facts: dict[str, Any] = dict.fromkeys(("digest", "source_digest", "stamp", "intact"))
+    if base_path and version is not None:
+        store = ModelStore(Path(base_path, model))
+        manifest = store.read_manifest(version) or {}
+        facts.update({name: manifest[name] for name in facts if name in manifest})
+        if version in store.published():
+            facts["intact"] = store.is_intact(version)
+    return facts
 
 
 def main() -> None:
@@ -160,7 +167,7 @@ def main() -> None:
         for row in [*rows(client, unit, model, params["labels"]), *withdrawn_rows(params["base_path"], model)]
     ]
     for row in versions:
-        row.update(digests(params["base_path"], row["model"], row["version"]))
+        row.update(recorded(params["base_path"], row["model"], row["version"]))
     module.exit_json(changed=False, versions=versions)
 
 

@@ -372,7 +372,7 @@ def main() -> None:
         except ForeignListener as error:
             module.fail_json(msg=f"{foreign_port(error, params['unit'])} Nothing was changed.")
         except OSError as error:
-            module.fail_json(msg=f"{path} cannot be written: {error}")
+            module.fail_json(msg=f"models.config cannot be written: {error}")
     if path.exists() and file.set_attributes():
         result["changed"] = True
     module.exit_json(**result)

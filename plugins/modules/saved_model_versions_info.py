@@ -43,11 +43,12 @@ models:
   description: For each model its versions, and for each version its directory's name and what its manifest says of it,
     or V(null) where it was not published by M(modelops.tensorflow_serving.saved_models). C(digest) is over names and
     contents of the files, C(stamp) over their names, sizes and times, C(source_digest) is that of the catalogue for a
-    version that the host has fetched, C(bytes) is the size and C(signatures) are those of the model.
+    version that the host has fetched, C(bytes) is the size and C(signatures) are those of the model. C(intact) says
+    whether the files are those that were published, by their names, sizes and times.
   returned: success
   type: dict
-  sample: {"MLP": {"1": {"directory": "1", "digest": "5f0c...", "stamp": "9b1d...", "source_digest": null,
-    "bytes": 423511, "signatures": {}}}}
+  sample: {"MLP": {"1": {"directory": "1", "intact": true, "digest": "5f0c...", "stamp": "9b1d...",
+    "source_digest": null, "bytes": 423511, "signatures": {}}}}
 withdrawn:
   description: For each model the versions that a server has refused, and that were withdrawn therefore, with
     C(reason), C(time) and the digests that they had.

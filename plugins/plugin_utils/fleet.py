@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+    is_archive,
     is_pulled,
     numbers,
     read_policy,
@@ -21,10 +22,15 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
     SavedModelError,
+    list_files,
     source_versions,
+    tree_digest,
+    tree_stamp,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested
 
 SHORT_DIGEST = 12
+PRIVATE = ("source_digest", "stamp", "intact", "labels")  # of what model_status_info says; in no row that is shown
 DRIFT, SERVED, IDLE, BUSY = "drift", "served", "idle", "busy"
 
 Row = Dict[str, Any]
@@ -73,7 +79,8 @@ def fleet_rows(hosts: Iterable[str], hostvars: Mapping[str, Any], variable: str)
     _compare(models)
     for row in rows:
         row["verdict"] = _verdict(row)
-        del row["source_digest"], row["labels"]
+        for key in PRIVATE:
+            del row[key]
     return rows
 
 
@@ -102,7 +109,7 @@ def _row(host: str, server: str, row: Mapping[str, Any]) -> Row:
         "label": ", ".join(row.get("labels") or []),
         "digest": digest and digest[:SHORT_DIGEST],
         "full_digest": digest,
-        "source_digest": row.get("source_digest"),
+        **{key: row.get(key) for key in PRIVATE},
         "drift": row["error_message"] or row["state"].lower() if failed else "",
         "error_message": row["error_message"],
     }
@@ -139,11 +146,46 @@ def _differs_from_catalog(model: ServedModel) -> bool:
     for version in sorted(surplus):
         model.mark(version, "the catalogue does not say to serve it")
     _compare_labels(model)
-    digests = {int(version): digest for version, digest in (model.entry.get("digests") or {}).items()}
-    for version, row in model.available.items():
-        if row["source_digest"] and row["source_digest"] != str(digests.get(version, row["source_digest"])).lower():
-            model.mark(version, "the catalogue has another digest")
+    _compare_files(model)
     return bool(wanted - there or surplus)
+
+
+def _compare_files(model: ServedModel) -> None:
+    """Mark versions whose files are not the catalogue's, or not what was published."""
+    sources = _sources(model.entry)
+    digests = {str(version): str(digest).lower() for version, digest in (model.entry.get("digests") or {}).items()}
+    for version, row in model.available.items():
+        digest = row["full_digest"]
+        if row["intact"] is False and (digest or version in sources):
+            model.mark(version, "its files were changed by others" if digest else "put there by others, not published")
+        elif digest and is_pulled(model.entry["source"]):
+            found = row["source_digest"] if is_archive(model.entry["source"]) else digest
+            if found and found != digests.get(str(version), found):
+                model.mark(version, "the catalogue has another digest")
+        elif digest and version in sources and not _is_source_of(sources[version], row):
+            model.mark(version, "the catalogue has another digest")
+
+
+def _is_source_of(source: Path, row: Row) -> bool:
+    """Say whether a version was published from what a source holds now, True where that cannot be seen."""
+    try:
+        files = list_files(source)
+        return tree_stamp(files) == row["stamp"] or tree_digest(digested(source, files)) == row["full_digest"]
+    except (SavedModelError, OSError):
+        return True
+
+
+def _sources(entry: Mapping[str, Any]) -> dict[int, Path]:
+    """Return the versions of an entry, with directories on the controller where it has them there; none unseen."""
+    source, versions = str(entry["source"]), [int(version) for version in entry.get("versions") or []]
+    path = Path(source).expanduser()
+    if is_pulled(source) or (path / "saved_model.pb").exists():
+        return dict.fromkeys(versions, path)
+    try:
+        found, _ = source_versions(path, versions or None)
+    except (SavedModelError, OSError):
+        return {}
+    return {version: found[version] for version in versions or found if version in found}
 
 
 def _compare_labels(model: ServedModel) -> None:
@@ -163,14 +205,7 @@ def _wanted_versions(model: ServedModel) -> list[int]:
     """Return what the catalogue's policy comes to with the versions of its source, none where that cannot be seen."""
     if "specific" in model.policy:
         return list(model.policy["specific"]["versions"])
-    source = str(model.entry["source"])
-    versions = model.entry.get("versions")
-    if not versions and is_pulled(source):
-        return []
-    try:
-        return served_versions(model.policy, map(int, versions or source_versions(Path(source).expanduser())))
-    except (SavedModelError, OSError):
-        return []
+    return served_versions(model.policy, map(int, model.entry.get("versions") or _sources(model.entry)))
 
 
 def _compare_versions(group: list[ServedModel]) -> None:

@@ -20,7 +20,8 @@ from typing import Any, Callable
 from ansible import constants
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import host_program, saved_model
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import host_lock, host_program, saved_model
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import run_name
 
 PYTHON = "/usr/bin/python3"  # where Debian has it, and the modules that are Debian's packages
 PACKAGE = host_program.__name__.rpartition(".")[0]
@@ -53,6 +54,7 @@ class HostProgram:
             "function": function.__name__,
             "arguments": arguments,
             "errors": saved_model.__name__,
+            "lock": [host_lock.LOCK, run_name()],
         }
         command = shlex.join([self._python(), "-c", START])
         environment = self._action._compute_environment_string().strip()  # noqa: SLF001 - as Ansible's modules get it

@@ -24,3 +24,8 @@ def remembered(kind: str, what: str) -> Iterator[Path]:
     with memory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield memory
+
+
+def run_name() -> str:
+    """Return a name that this run of Ansible has, and no other: that of its own temporary directory."""
+    return Path(constants.DEFAULT_LOCAL_TMP).name

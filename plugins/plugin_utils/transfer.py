@@ -28,8 +28,10 @@ RSYNC_VERSION = (3, 1)
 RSYNC_TIMEOUT_SECONDS = 60  # without a byte
 RSYNC_NOT_FOUND = 127  # the remote shell's exit status
 SSH_FAILED = 255
+CUT = (10, 12, 20, 30, 35, SSH_FAILED)  # rsync's exit statuses for a connection that broke, or a signal
 OWN_CONNECTION_BYTES = 64 << 20  # below it, the time to log in again is not made up for
 PROGRESS_SECONDS = 10
+ALIVE_SECONDS = 30
 CHUNK_BYTES = 1 << 16
 
 
@@ -128,16 +130,45 @@ class Transport:
         command += [f"--copy-dest={basis}"] if basis else []
         command += [f"--rsync-path={shlex.join([*self._become, 'rsync'])}"] if self._become else []
         target = f"{'' if self._is_local else self._host(':')}{directory}/"
-        for shell in self._shells(size):
-            code, reason = self._run([*command, *shell, f"{source.absolute()}/", target], names or [], tell)
-            if code != SSH_FAILED:
-                break
+        try:
+            for shell in self._shells(size):
+                code, reason = self._run([*command, *shell, f"{source.absolute()}/", target], names or [], tell)
+                if code != SSH_FAILED:
+                    break
+            if code:
+                advice = self._advice(code, reason)
+                raise AnsibleActionFail(f"rsync of {source} stopped with code {code}{advice}:\n{reason}")
+        except BaseException:
+            if not self._is_local:  # the next task, or run, would wait for what does not answer any more
+                self._control(self._ssh(), "stop")
+            raise
+
+    def _advice(self, code: int, reason: str) -> str:
+        """Return what to do about a failure, where rsync's own words do not say it."""
         if code == RSYNC_NOT_FOUND:
-            raise AnsibleActionFail("rsync is missing on the host; the role tfserving_package installs it")
-        if code:
-            raise AnsibleActionFail(
-                f"rsync of {source} stopped with code {code}; the next run goes on from there:\n{reason}"
+            return "; rsync is missing on the host, and the role tfserving_package installs it"
+        if "Permission denied (" in reason or "Host key verification failed" in reason:
+            return (
+                f"; it cannot log in to {self._host()} by itself. It asks for no password: use a key, or let Ansible "
+                "keep its connection open (ControlPersist in ssh_args), which rsync then takes"
             )
+        return "; the next run goes on from there" if code in CUT else ""
+
+    def close(self) -> None:
+        """Close the connection that is this object's own, where it has opened one that is kept."""
+        if "_fast_ssh" in self.__dict__:
+            self._control(self._fast_ssh, "exit")
+
+    def _control(self, shell: list[str], command: str) -> None:
+        """Have a connection that is kept, by this object or by Ansible, `exit`, or `stop` taking anything new.
+
+        One that is kept in a place of the user's own is left alone.
+        """
+        if shell and self._control_path():
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
+                    [*shell, "-O", command, self._host()], capture_output=True, timeout=PROGRESS_SECONDS, check=False
+                )
 
     def _shells(self, size: int) -> list[list[str]]:
         """Return rsync's options for the remote shell, in the order to try them.
@@ -158,8 +189,11 @@ class Transport:
 
         It is among those that the settings allow, or this is empty. Machines that run TensorFlow have instructions for
         AES. Where Ansible keeps its connection open, this is kept too, for some seconds and this process alone: what a
-        run that was killed has left may hang.
+        run that was killed has left may hang, and ends when the host does not answer. Where a password is needed, no
+        other connection can be had.
         """
+        if self._connection.get_option("password"):
+            return []
         command = self._ssh()
         answer = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
             [*command, "-G", self._host()], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -171,7 +205,8 @@ class Transport:
         order = ",".join([*fast, *(cipher for cipher in ciphers if cipher not in fast)])
         path = self._control_path(f"-{os.getpid()}")
         kept = ["-o", "ControlMaster=auto", "-o", "ControlPersist=10s", *path] if path else ["-o", "ControlPath=none"]
-        return [command[0], "-o", f"Ciphers={order}", *kept, *command[1:]]
+        alive = ["-o", f"ServerAliveInterval={ALIVE_SECONDS}"]  # three in vain end it
+        return [command[0], "-o", f"Ciphers={order}", *kept, *alive, *command[1:]]
 
     @staticmethod
     def _run(command: list[str], names: list[str], tell: Callable[[int], None]) -> tuple[int, str]:

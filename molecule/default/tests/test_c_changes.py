@@ -126,12 +126,13 @@ KEY = (
 )
 
 
-def test_failed_batch_stops_the_rest(play):
+def test_failed_batch_stops_the_rest(play, on):
     played = play(SERVING, variables={"tfserving_serial": 1, "tfserving_apt_key_fingerprint": KEY})
     assert played.failed
     assert {name: counts["failed"] for name, counts in played.recap.items()} == dict.fromkeys(HOSTS, 0) | {HOSTS[0]: 1}
     assert "Store the signing key" in played.text
     assert "Create the user" not in played.text
+    assert not on(HOSTS[0]).file("/run/tensorflow-serving.lock").exists
 
 
 def test_host_with_bad_input_stops_a_rollout_before_its_first_batch(play):

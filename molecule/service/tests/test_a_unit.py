@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 import subprocess
@@ -312,6 +313,20 @@ def test_instances_come_and_go_without_touching_each_other(play, on):
     assert not play(SERVING, "--limit=debian13a").failed
     assert host.service(UNIT).is_running
     assert not host.file("/etc/systemd/system/renamed.service").exists
+
+
+def test_host_that_another_controller_is_at_work_on_is_left_alone(play, on):
+    host, lock, prune = on("debian13a"), "/run/tensorflow-serving.lock", str(PROJECT / "playbooks" / "prune.yml")
+    holder = {"run": "r1", "owner": "bob@ctl2", "pid": 7, "process": "1", "machine": "m", "start": 0, "seconds": 3600}
+    host.check_output("echo %s > %s", json.dumps(holder), lock)
+    try:
+        played = play(prune, "--limit=debian13a")
+    finally:
+        left = json.loads(host.check_output("cat %s && rm %s", lock, lock))
+    assert (played.failed, played.changed(), left) == (True, 0, holder)
+    assert "bob@ctl2 (process 7, r1) is at work on this host since 1970-01-01T00:00:00Z, with a lock" in played.words
+    assert not play(prune, "--limit=debian13a").failed
+    assert not host.file(lock).exists
 
 
 def test_prune_asks_every_server_of_the_host(play, on):

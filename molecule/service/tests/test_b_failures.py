@@ -23,6 +23,8 @@ LIMIT = f"--limit={HOST}"
 STATUS = str(PROJECT / "playbooks" / "status.yml")
 TIMEOUT = {"tfserving_service_ready_timeout_seconds": 60}
 WARMUP = "assets.extra/tf_serving_warmup_requests"
+# A TFRecord of predict_log { request {} }, which names no signature, and so means serving_default.
+REQUEST_WITHOUT_INPUTS = b"\x04\0\0\0\0\0\0\0BER\x042\x02\n\0\xd6c\xd9{"
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +96,11 @@ class Case:
         return source
 
     def spoil(self, model: str, version: int) -> None:
-        """Give a version warm-up requests that are none, which a server finds out when it loads it."""
+        """Give a version a warm-up request without its input, which a server finds out when it makes it."""
         self.copy(model, version)
         path = self.root / model / str(version) / WARMUP
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"no TFRecord, and long enough to be read as one")
+        path.write_bytes(REQUEST_WITHOUT_INPUTS)
 
     def damage(self, model: str, version: int) -> None:
         """Change a bit amid the weights of a layer, whose checksum only TensorFlow looks at."""
@@ -110,7 +112,7 @@ class Case:
 
 def refused_version(case: Case) -> str:
     case.spoil("MLP", 2)
-    return "MLP version 2 was withdrawn: MLP version 2 is END: DATA_LOSS"
+    return "MLP version 2 was withdrawn: MLP version 2 is END: INVALID_ARGUMENT"
 
 
 def refused_model(case: Case) -> str:
@@ -180,7 +182,7 @@ def test_version_that_was_withdrawn_is_left_alone_until_it_is_another_or_asked_f
     served(5)
     played = play(STATUS, LIMIT, variables=case.variables)
     (row,) = (line for line in played.text.splitlines() if "WITHDRAWN" in line)
-    assert "END: DATA_LOSS" in row
+    assert "END: INVALID_ARGUMENT" in row
 
     (tmp_path / "MLP/2" / WARMUP).unlink()
     played = play(SERVING, LIMIT, variables=case.variables)

@@ -200,6 +200,15 @@ def input_that_others_wait_for() -> Any:
 
 
 @graph_case
+def placeholder_that_others_wait_for() -> Any:
+    """Here nothing waits for its node, when it is fed."""
+    with tf.control_dependencies([variable("q").read_value()]):
+        x = numbers()
+    with tf.control_dependencies([x]):
+        return x, tf.constant(3.0) * 2
+
+
+@graph_case
 def read_that_is_waited_for() -> Any:
     x = numbers()
     with tf.control_dependencies([variable("q").read_value()]):
@@ -378,6 +387,17 @@ def written_in_both_branches(q: Any, x: tf.Tensor) -> tf.Tensor:
 @function_case
 def read_in_a_loop(q: Any, x: tf.Tensor) -> tf.Tensor:
     return tf.map_fn(lambda element: element * q, x)
+
+
+@function_case
+def read_in_a_branch_of_a_loop(q: Any, x: tf.Tensor) -> tf.Tensor:
+    return tf.map_fn(lambda element: tf.cond(is_large(element), lambda: element * q, lambda: element), x)
+
+
+@function_case
+def written_in_a_loop(q: Any, x: tf.Tensor) -> tf.Tensor:
+    tf.while_loop(lambda i: i < 2, lambda i: (i + tf.cast(q.assign(1.0) > 0, tf.int32),), (0,))
+    return x * 2
 
 
 @function_case

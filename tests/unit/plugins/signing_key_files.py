@@ -33,7 +33,9 @@ def signing_key(
     days_left: int | None = 400, *, body: bytes = BODY, signed_days_ago: int = 10, revoked: bool = False
 ) -> bytes:
     """A key in binary form that ends in so many days from now, None for never."""
-    lifetime = [] if days_left is None else [seconds(LIFETIME, (AGE_DAYS + days_left) * DAY_SECONDS + SLACK_SECONDS)]
+    days = days_left or 0
+    slack = SLACK_SECONDS if days >= 0 else -SLACK_SECONDS
+    lifetime = [] if days_left is None else [seconds(LIFETIME, (AGE_DAYS + days) * DAY_SECONDS + slack)]
     signed = MADE + (AGE_DAYS - signed_days_ago) * DAY_SECONDS
     return b"".join(
         [

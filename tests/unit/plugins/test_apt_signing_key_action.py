@@ -119,9 +119,25 @@ def test_copy_that_is_due_stays_when_nothing_better_is_published(
     keyring.write_bytes(signing_key(20))
     serving.answer("/key.gpg", published)
     result = ask(fetch=fetch)
-    assert (result["changed"], result["usable"], result.get("warnings", [])) == (False, True, [])
+    assert (result["changed"], result["usable"]) == (False, True)
+    *older, due = result["warnings"]
+    assert due == (
+        f"The signing key {PINNED} expires on {end_of(result, 'key')} (days left: 20), and no renewed one was found."
+    )
+    assert [f"it expires on {end_of(result)}, the copy on {end_of(result, 'key')}" in text for text in older] == (
+        [True] if published == signing_key(5) else []
+    )
+    assert result["ansible_stats"]["data"]["warning"] == " ".join(result["warnings"])
     assert keyring.read_bytes() == signing_key(20)
     assert len(serving.requests) == 1
+
+
+@either_way
+def test_published_key_that_expires_soon_is_stored_with_a_warning(ask: Ask, serving: StubServer, fetch: str) -> None:
+    serving.answer("/key.gpg", signing_key(1))
+    result = ask(fetch=fetch)
+    assert (result["changed"], len(result["warnings"])) == (True, 1)
+    assert "(days left: 1)" in result["ansible_stats"]["data"]["warning"]
 
 
 @either_way
@@ -159,8 +175,10 @@ def test_good_copy_goes_on_with_a_warning_when_nothing_can_be_downloaded(ask: As
     url = f"http://127.0.0.1:{unused_port()}/key.gpg"
     result = ask(fetch=fetch, url=url)
     assert (result.get("failed", False), result["changed"], result["usable"]) == (False, False, True)
-    (warning,) = result["warnings"]
+    warning, due = result["warnings"]
     assert f"due for renewal, and cannot get {url}: " in warning
+    assert due.endswith("(days left: 5), and a renewed one could not be looked for.")
+    assert result["ansible_stats"]["data"]["warning"] == due
     assert ("asked by the controller" in warning) is (fetch == "controller")
 
 
@@ -213,6 +231,7 @@ def test_published_key_that_is_over_fails_or_is_kept_out(
     kept = ask(expired_key="keep", **arguments)
     assert (kept.get("failed", False), kept["usable"], kept["changed"]) == (False, False, False)
     assert kept["warnings"] == [f"{failed['msg']}. Going on with what is installed."]
+    assert kept["ansible_stats"]["data"]["warning"] == kept["warnings"][0]
     assert (keyring.read_bytes() if keyring.exists() else None) == copy
 
 
@@ -256,7 +275,9 @@ def test_stale_file_does_not_replace_a_copy_that_lasts_longer(
     keyring.write_bytes(KEY)
     (tmp_path / "stale.gpg").write_bytes(stale)
     result = ask(src=str(tmp_path / "stale.gpg"))
-    assert (result["changed"], result["usable"], result.get("warnings", [])) == (False, True, [])
+    assert (result["changed"], result["usable"]) == (False, True)
+    (warning,) = result["warnings"]
+    assert warning.startswith(f"The key that was given is older than the host's copy: it expires on {end_of(result)}, ")
     assert keyring.read_bytes() == KEY
 
 

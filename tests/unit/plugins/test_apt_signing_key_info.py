@@ -39,8 +39,9 @@ def info(run_module: Callable[..., dict[str, Any]]) -> Info:
 
 
 def key_with(days_left: float | None) -> bytes:
-    """A key that ends in so many days from now; an hour is added for the test's own time."""
-    lifetime = [] if days_left is None else [seconds(LIFETIME, int((1000 + days_left) * DAY_SECONDS) + 3600)]
+    """A key that ends in so many days from now, or has ended before; an hour is for the test's own time."""
+    slack = -3600 if days_left and days_left < 0 else 3600
+    lifetime = [] if days_left is None else [seconds(LIFETIME, int((1000 + days_left) * DAY_SECONDS) + slack)]
     return old_packet(6, BODY) + old_packet(USER_ID, b"Owner") + signature(BODY, CERTIFICATION, MADE, *lifetime)
 
 

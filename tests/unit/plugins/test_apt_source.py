@@ -196,6 +196,21 @@ def test_files_are_written_and_the_lists_fetched(host: Host) -> None:
     assert [diff["after"] for diff in result["diff"]] == [(host.root / PIN).read_text(), host.source()]
 
 
+def test_file_system_that_is_full_at_the_second_file_has_neither(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, replace_file, written = host.state(), apt_source.replace_file, []
+
+    def write(path: Path, *rest: Any) -> None:
+        written.append(path)
+        if len(written) > 1:
+            raise OSError("no space left for it")
+        replace_file(path, *rest)
+
+    monkeypatch.setattr(apt_source, "replace_file", write)
+    result = host.play()
+    assert result["msg"] == f"cannot change {host.root}/etc/apt: no space left for it"
+    assert (host.state(), len(written)) == (before, 2)
+
+
 def test_second_run_changes_nothing_and_asks_nothing(host: Host, serving: StubServer) -> None:
     host.play()
     before, asked = host.state(), len(serving.requests)

@@ -64,6 +64,19 @@ def test_versions_choose_from_the_source(source: Path) -> None:
     assert list(model.sources) == [1, 3]
 
 
+def test_what_is_no_version_is_noted_unless_the_versions_are_named(source: Path) -> None:
+    (source / "latest").symlink_to("2")
+    (source / "temp-1604").mkdir()
+    (model,) = read_catalog([{"name": "MLP", "source": str(source)}])
+    assert model.versions == [1, 2, 3]
+    assert model.notes == [
+        f"{source} holds what is no version, and is passed over: latest, temp-1604. A version is a directory with a "
+        "whole number for its name"
+    ]
+    (model,) = read_catalog([{"name": "MLP", "source": str(source), "versions": [3]}])
+    assert (model.versions, model.notes) == ([3], [])
+
+
 def test_source_may_be_one_saved_model_with_a_number(source: Path) -> None:
     (model,) = read_catalog([{"name": "MLP", "source": str(source / "2"), "versions": [7]}])
     assert model.sources == {7: source / "2"}
@@ -78,6 +91,12 @@ def test_one_saved_model_without_its_number_is_refused(source: Path, versions: l
 def test_listed_version_that_the_source_lacks_is_refused(source: Path) -> None:
     (text,) = problems([{"name": "MLP", "source": str(source), "versions": [1, 7, 9]}])
     assert text.startswith(f"model MLP: versions lists versions 7, 9, but {source} has versions 1, 2, 3; ")
+
+
+def test_listed_number_that_the_server_cannot_read_is_told_as_such(source: Path) -> None:
+    (source / str(2**63)).mkdir()
+    (text,) = problems([{"name": "MLP", "source": str(source), "versions": [2**63]}])
+    assert text.endswith(f"lists {2**63}, which is no version number: these are from 0 to {2**63 - 1}")
 
 
 def test_labels_are_numbers_of_versions(source: Path) -> None:

@@ -436,6 +436,14 @@ def test_files_are_put_back_as_they_were(root: Path) -> None:
     assert not (root / "conf.d/new.conf").exists()
 
 
+def test_file_that_was_not_replaced_needs_no_space_to_be_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = gateway_nginx.keep(root, ["mime.types", "conf.d/new.conf"])
+    (root / "conf.d/new.conf").write_text("new")
+    monkeypatch.setattr(gateway_nginx, "replace_file", None)
+    gateway_nginx.put_back(kept, root)
+    assert not (root / "conf.d/new.conf").exists()
+
+
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="asks dpkg")
 def test_example_site_is_unused_as_long_as_nobody_has_touched_it(root: Path, tmp_path: Path) -> None:
     pages = tmp_path / "html"

@@ -12,15 +12,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
-from ansible.plugins.filter.core import comment
+from rendered_templates import render
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import gateway_nginx as nginx
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_nginx
 
 RunModule = Callable[..., dict[str, Any]]
-TEMPLATES = Path(__file__).resolve().parents[3] / "roles/tfserving_gateway/templates"
 SITE = "server { access_log LOG; proxy_cache_path HEALTH; ssl_certificate ROOT/tfserving-gateway/tls.pem; }\n"
 DROP_IN = "# words\n[Service]\nNoNewPrivileges=true\nReadWritePaths=/run /var/log\n"
 OFF: dict[str, Any] = {"site": "", "certificate": "", "key": "", "rotation": "", "hardening": ""}
@@ -264,22 +262,16 @@ def test_what_serves_is_found_in_a_whole_configuration(text: str, serves: bool) 
     assert nginx.sites(configuration) == (["/b c"] if serves else [])
 
 
-def hardening() -> str:
-    environment = jinja2.Environment()  # noqa: S701 - no HTML
-    environment.filters["comment"] = comment
-    return environment.from_string((TEMPLATES / "hardening.conf.j2").read_text()).render(ansible_managed="Managed")
-
-
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd looks at the drop-in")
 def test_systemd_knows_every_line_of_the_drop_in_and_finds_little_exposed(tmp_path: Path) -> None:
     unit = tmp_path / "tfserving-hardened.service"
     unit.write_text("[Service]\nType=forking\nExecStart=/bin/true\n")
     drop_in = tmp_path / f"{unit.name}.d/gateway.conf"
     drop_in.parent.mkdir()
-    drop_in.write_text(hardening())
+    drop_in.write_text(render("tfserving_gateway", "hardening.conf.j2"))
     verified = run_program(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (verified.returncode, verified.stderr) == (0, "")
-    unit.write_text(unit.read_text() + hardening())
+    unit.write_text(unit.read_text() + render("tfserving_gateway", "hardening.conf.j2"))
     looked = run_program(
         ["systemd-analyze", "security", "--no-pager", "--offline=true", unit], capture_output=True, text=True
     )

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible.plugins.filter.core import comment
+from rendered_templates import render
 from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.nginx_word import nginx_word
@@ -127,13 +126,9 @@ OTHER = {"name": "other", "unit": "other", "port": 8510, "rest_api_port": 8511, 
 
 
 @pytest.fixture
-def render(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def written(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Return the site for changed input. Raises ValueError with what is wrong with the input, AnsibleFilterError."""
     monkeypatch.setattr(gateway_info, "file_problems", lambda params: [])
-    environment = jinja2.Environment(  # noqa: S701 - no HTML
-        loader=jinja2.FileSystemLoader(ROLE / "templates"), trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"comment": comment, "modelops.tensorflow_serving.nginx_word": nginx_word}
     own = yaml.safe_load((ROLE / "vars/main.yml").read_text())
 
     def run(server: dict[str, Any] | None = None, managed: str = "MANAGED", **changed: Any) -> str:
@@ -154,7 +149,7 @@ def render(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[.
             "__tfserving_gateway_has_http2_directive": False,
             **{f"tfserving_gateway_{name}": given[name] for name in ("port", "names", "users", "client_ca")},
         }
-        return environment.get_template("gateway.conf.j2").render(variables)
+        return render("tfserving_gateway", "gateway.conf.j2", **variables)
 
     return run
 
@@ -192,14 +187,14 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_value_leaves_its_place(place: str, render: Callable[..., str]) -> None:
+def test_no_value_leaves_its_place(place: str, written: Callable[..., str]) -> None:
     """It is refused, or it is where a plain word would be, whole, and nothing else is another."""
-    plain = read(render())
+    plain = read(written())
     marker = place.lstrip("/")
     taken = []
     for value in values(place, 60):
         try:
-            text = render(**PLACES[place](value))
+            text = written(**PLACES[place](value))
         except (ValueError, AnsibleFilterError):
             continue
         taken.append(value)
@@ -216,7 +211,7 @@ def test_no_value_leaves_its_place(place: str, render: Callable[..., str]) -> No
 
 
 @pytest.mark.parametrize("name", INPUT["limits"])
-def test_numbers_are_numbers(name: str, render: Callable[..., str]) -> None:
+def test_numbers_are_numbers(name: str, written: Callable[..., str]) -> None:
     for value in values(name, 0):
         with pytest.raises(ValueError, match=f"tfserving_gateway_{name} is "):
-            render(limits={**INPUT["limits"], name: value})
+            written(limits={**INPUT["limits"], name: value})

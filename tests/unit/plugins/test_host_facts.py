@@ -27,8 +27,8 @@ def test_versions_of_each_model_are_listed_with_their_manifests(tmp_path: Path, 
     assert result["changed"] is False
     assert result["models"] == {
         "MLP": {
-            "1": {"directory": "1", **known},
-            "2": {"directory": "002", **dict.fromkeys(known)},
+            "1": {"directory": "1", "intact": True, **known},
+            "2": {"directory": "002", "intact": False, **dict.fromkeys(known)},
         },
         "CNN": {},
         "new": {},

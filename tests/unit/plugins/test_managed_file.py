@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import files
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import managed_file
 
 Write = Callable[..., dict[str, Any]]
@@ -110,3 +112,31 @@ def test_unit_of_which_systemd_complains_is_not_written(
     assert path.read_text() == UNIT.format("MemoryMax=20%")
     # In check mode a program may be missing that the run would install.
     assert write(UNIT.format(line), check=True).get("failed", False) is ("Command" not in words)
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["fsync", "fchmod"])
+def test_full_file_system_is_named_and_nothing_is_left_behind(
+    write: Write, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, function: str
+) -> None:
+    ways = {
+        "fsync": [lambda: write("b\n"), lambda: files.write_json(path, {})],
+        "fchmod": [lambda: files.replace_file(path, b"b", 0o644)],
+    }
+    write("a\n")
+
+    def fail(*_: Any) -> None:
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(files.os, function, fail)
+    mounted = tmp_path
+    while not mounted.is_mount():
+        mounted = mounted.parent
+    told = f"no space left for {tmp_path} on its file system, which is mounted at {mounted}. Free some there (df -h "
+    for way in ways[function]:
+        try:
+            answer = way()["msg"]
+        except OSError as error:
+            answer = str(error)
+        assert answer.startswith(told)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(path.name, "a\n")]

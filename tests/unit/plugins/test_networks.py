@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import jinja2.nativetypes
 import pytest
 import yaml
+from rendered_templates import ROLES, render
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import (
     allowed_networks,
@@ -85,7 +85,6 @@ def test_entry_that_is_no_network_is_refused_with_what_is_meant(entry: str, word
         allowed_networks([entry], [])
 
 
-TEMPLATES = Path(__file__).resolve().parents[3] / "roles" / "tfserving_service" / "templates"
 # In a network of its own: who of the two addresses reaches a server on port 8501?
 ASK = """
 import socket, subprocess, sys
@@ -111,12 +110,9 @@ for port in (8501, 8502):
 def test_rules_of_nftables_keep_out_who_is_not_allowed_and_leave_other_ports_alone(
     allowed: list[str], other: str, tmp_path: Path
 ) -> None:
-    environment = jinja2.Environment(  # noqa: S701 - no HTML
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["comment"] = lambda text: f"# {text}"
-    rules = environment.get_template("networks.nft.j2").render(
-        ansible_managed="Managed by Ansible",
+    rules = render(
+        "tfserving_service",
+        "networks.nft.j2",
         __tfserving_service_plan={"instances": [{"port": 8500, "rest_api_port": 8501}]},
         __tfserving_service_allowed={"networks": allowed_networks(allowed, [])},
     )
@@ -137,7 +133,7 @@ def test_no_port_opens_by_default_where_the_inventory_speaks_of_a_gateway(
     said: dict[str, bool], networks: list[str]
 ) -> None:
     """false is what follows true; that the gateway is gone opens nothing."""
-    defaults = yaml.safe_load((TEMPLATES.parent / "defaults/main.yml").read_text())
+    defaults = yaml.safe_load((ROLES / "tfserving_service/defaults/main.yml").read_text())
     template = jinja2.nativetypes.NativeEnvironment().from_string(defaults["tfserving_service_allowed_networks"])
     assert template.render({f"tfserving_gateway_{name}": value for name, value in said.items()}) == networks
 

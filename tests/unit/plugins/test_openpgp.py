@@ -655,15 +655,17 @@ def test_user_id_is_the_primary_one_or_else_the_newest() -> None:
     assert only_key().user_id == ""
 
 
-def test_days_left_are_rounded_down() -> None:
+def test_days_left_are_whole_days_before_and_after_the_end() -> None:
     key = only_key(USER, signature(KEY, CERTIFICATION, MADE, seconds(LIFETIME, 10 * 86400)))
     assert key.expires
     for before, days, expired in [
         (86400, 1, False),
         (86399, 0, False),
-        (0, 0, False),
-        (-1, -1, True),
-        (-86401, -2, True),
+        (1, 0, False),
+        (0, 0, True),
+        (-86399, 0, True),
+        (-86401, -1, True),
+        (-2 * 86400, -2, True),
     ]:
         facts = key.facts(key.expires - timedelta(seconds=before))
         assert (facts["days_left"], facts["expired"]) == (days, expired)
@@ -679,7 +681,7 @@ def test_facts_are_what_json_can_say() -> None:
         "created": "2017-07-14T02:40:00Z",
         "expires": "2017-07-15T02:40:00Z",
         "days_left": 0,
-        "expired": False,
+        "expired": True,
         "revoked": False,
     }
 

@@ -116,6 +116,13 @@ def test_connection_that_breaks_is_unreachable(serving: StubServer, client: Serv
     assert row["error_message"]
 
 
+def test_answer_of_where_a_stranger_leads_to_does_not_count(serving: StubServer, client: ServingClient) -> None:
+    serving.raw_answer = b"HTTP/1.0 302 Found\r\nLocation: /v1/models/MLP\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(ServingError) as error:
+        client.status("MLP")
+    assert (error.value.status, len(serving.requests)) == (302, 1)
+
+
 def test_proxy_of_the_environment_is_not_used(
     serving: StubServer, proxy: StubServer, client: ServingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +147,8 @@ def test_status_rows_are_in_descending_order_of_version(serving: StubServer, run
         (2, "LOADING"),
     ]
     assert result["changed"] is False
-    keys = {"model", "version", "state", "error_code", "error_message", "labels", "digest", "source_digest"}
+    keys = {"model", "version", "state", "error_code", "error_message", "labels"}
+    keys |= {"digest", "source_digest", "stamp", "intact"}
     assert all(set(row) == keys for row in result["versions"])
 
 
@@ -154,6 +162,8 @@ def test_model_that_the_server_does_not_know_is_a_row(serving: StubServer, run_m
         "labels": [],
         "digest": None,
         "source_digest": None,
+        "stamp": None,
+        "intact": None,
         "error_code": None,
         "error_message": "Could not find any versions of model ghost",
     }

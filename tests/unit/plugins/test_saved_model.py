@@ -61,7 +61,7 @@ def test_source_versions_are_listed_by_number(tmp_path: Path) -> None:
     for name in ("2", "010", ".git"):
         (tmp_path / name).mkdir()
     (tmp_path / ".DS_Store").touch()
-    assert saved_model.source_versions(tmp_path) == {2: tmp_path / "2", 10: tmp_path / "010"}
+    assert saved_model.source_versions(tmp_path) == ({2: tmp_path / "2", 10: tmp_path / "010"}, [])
 
 
 def test_missing_source_is_refused(tmp_path: Path) -> None:
@@ -77,25 +77,49 @@ def test_source_without_versions_is_refused(tmp_path: Path, hidden: list[str]) -
         saved_model.source_versions(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["latest", "1.0", "v2", "-1", str(2**63)])
-def test_source_with_anything_but_versions_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / name).mkdir()
-    with pytest.raises(SavedModelError, match="is not a version"):
-        saved_model.source_versions(tmp_path)
+def stray(source: Path) -> None:
+    """Put into a source what exports, file systems and network drives leave there."""
+    (source / "latest").symlink_to("2")
+    for name in ("temp-1604", "lost+found", "@eaDir", "-1", str(2**63), "two\nlines"):
+        (source / name).mkdir()
+    (source / "7").touch()
 
 
-def test_source_with_a_numbered_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "1").touch()
-    with pytest.raises(SavedModelError, match="is not a version"):
+def test_what_is_no_version_is_passed_over_and_told(tmp_path: Path) -> None:
+    (tmp_path / "2").mkdir()
+    stray(tmp_path)
+    versions, others = saved_model.source_versions(tmp_path)
+    assert versions == {2: tmp_path / "2"}
+    assert sorted(others) == sorted(
+        [
+            "temp-1604",
+            "lost+found",
+            "@eaDir",
+            "-1",
+            "9223372036854775808 (above 9223372036854775807, more than the server's 64 bits hold)",
+            "latest",
+            r"'two\nlines'",
+            "7 (not a directory)",
+        ]
+    )
+    assert saved_model.source_versions(tmp_path, [2]) == (versions, [])
+
+
+def test_source_of_nothing_but_strays_is_refused_with_their_names(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        (tmp_path / name).mkdir()
+    with pytest.raises(SavedModelError, match=f"such as {tmp_path}/1; it holds a, b, c, d, e and 2 more$"):
         saved_model.source_versions(tmp_path)
 
 
 def test_source_with_one_version_under_two_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "001").mkdir()
-    with pytest.raises(SavedModelError, match="are both version 1"):
-        saved_model.source_versions(tmp_path)
+    (tmp_path / "2").mkdir()
+    for wanted in (None, [1]):
+        with pytest.raises(SavedModelError, match="are both version 1"):
+            saved_model.source_versions(tmp_path, wanted)
+    assert saved_model.source_versions(tmp_path, [2])[0][2] == tmp_path / "2"
 
 
 def test_every_file_is_listed_with_size_and_time(model: Path) -> None:

@@ -155,6 +155,15 @@ def test_single_directory_around_the_model_is_left_out(
     assert host.files() == FILES
 
 
+def test_what_lies_beside_the_model_in_the_archive_is_passed_over_and_told(
+    host: Host, web: FileServer, fetch_from: Callable[..., Received]
+) -> None:
+    model = {f"5/{name}": content for name, content in FILES.items()}
+    web.content = archive_of({"._5": b"1", "@eaDir/5@SynoEAStream": b"1", **model})
+    assert fetch_from(digest=sha256(web.content)).passed_over == ["._5", "@eaDir"]
+    assert host.files() == FILES
+
+
 @pytest.mark.parametrize("names", [["a/saved_model.pb", "b/saved_model.pb"], ["a/b/saved_model.pb"], ["README"]])
 def test_archive_that_is_no_model_is_refused(
     host: Host, web: FileServer, fetch_from: Callable[..., Received], names: list[str]
@@ -368,6 +377,16 @@ def test_signature_in_a_url_is_not_shown(fetch_from: Callable[..., Received], we
     message = refusal(fetch_from, path="/1.tar?X-Signature=s3cret")
     assert f"{web.url}/1.tar?..." in message
     assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1:1/1.tar", "FTP://127.0.0.1:1/1.tar", "file:///etc/passwd"])
+def test_redirect_to_anything_but_http_is_not_followed(
+    fetch_from: Callable[..., Received], web: FileServer, target: str
+) -> None:
+    web.redirects = {"/1.tar": target}
+    message = refusal(fetch_from, path="/1.tar")
+    assert "only http:// and https:// are followed" in message or "is not allowed" in message
+    assert "refused" not in message  # which a connection would have been
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     inspect_saved_model,
     signature_lines,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_records
 
 KINDS = Path(__file__).parent / "saved_models"
 BROKEN = {"sequential_saved", "subclass_saved", "subclass_fitted_saved"}
@@ -70,11 +71,13 @@ SAID = {
     "iterator_that_makes_itself": "",
     "iterator_that_the_main_op_makes": "",
     "only_written": "",
+    "placeholder_that_others_wait_for": "",
     "read_before_it_is_written": f"{READS}q;",
     "read_behind_an_old_branch": f"{READS}q;",
     "read_behind_an_old_branch_in_another": "",
     "read_for_nothing": "",
     "read_in_a_branch": "",
+    "read_in_a_branch_of_a_loop": "",
     "read_in_a_case": "",
     "read_in_a_dataset": f"{READS}q;",
     "read_in_a_loop": f"{READS}q;",
@@ -104,11 +107,18 @@ SAID = {
     "variables_with_more_besides": "",
     "variables_with_other_names": f"{OTHER}it lacks more/more/.ATTRIBUTES/VARIABLE_VALUE;",
     "written_before_it_is_read": "",
+    "written_in_a_loop": "",
     "written_in_both_branches": "",
 }
 WARNED = {
     **dict.fromkeys(
-        ["read_behind_an_old_branch_in_another", "read_in_a_branch", "read_in_a_case", "read_in_an_old_branch"],
+        [
+            "read_behind_an_old_branch_in_another",
+            "read_in_a_branch",
+            "read_in_a_branch_of_a_loop",
+            "read_in_a_case",
+            "read_in_an_old_branch",
+        ],
         "signature serving_default reads in a branch what is never restored or initialised; a prediction that takes it "
         "fails: q",
     ),
@@ -544,6 +554,19 @@ def test_assets_are_told_and_missing_ones_refused(model: Path) -> None:
     assert check_saved_model(model).assets == ["words.txt"]
     (model / "saved_model.pb").write_bytes(graph(assets=["words.txt", "more.txt"]))
     assert problems_of(model) == [f"{model} is incomplete: assets/more.txt is missing"]
+
+
+def test_warmup_requests_that_a_version_brings_are_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = model / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    file.write_bytes(warmup_records("m", [{"signature_name": "serving_default", "instances": [[1, 2]]}], SIGNATURES))
+    check_saved_model(model)
+    file.write_bytes(b"one request a line\n")
+    (problem,) = problems_of(model)
+    assert "requests that the server can make, and it would not serve the version: it is no TFRecord; write" in problem
+    monkeypatch.setattr(saved_model_inspection, "MAX_READ_BYTES", 10)
+    (warning,) = check_saved_model(model).warnings
+    assert warning.startswith(f"{file} is not looked into")
 
 
 @pytest.mark.parametrize("name", ["a" * 1000, "nul\0", "two\nlines"])

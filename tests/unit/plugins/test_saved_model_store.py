@@ -528,6 +528,7 @@ def test_what_the_controller_calls_stages_and_publishes(
     assert found["models"]["MLP"] == {
         "1": {
             "directory": "1",
+            "intact": True,
             "digest": tree_digest(files),
             "stamp": tree_stamp(files),
             "source_digest": None,
@@ -584,6 +585,19 @@ def test_rsync_that_another_run_left_in_there_is_ended(
         os.kill(left.pid, signal.SIGSTOP)
         assert publish_received(store, 1, files, GROUP, EXTRA) == []
         assert left.wait(timeout=5) == -signal.SIGKILL
+
+
+def test_rsync_that_another_run_left_to_the_user_is_ended_before_it_is_filled_again(
+    store: ModelStore, staged: Path, tmp_path: Path, files: dict[str, Any]
+) -> None:
+    shutil.copy2(shutil.which("sleep") or "", tmp_path / "rsync")
+    shutil.copy2(shutil.which("sleep") or "", tmp_path / "another")
+    left, other = (subprocess.Popen([tmp_path / name, "30"], cwd=staged / "assets") for name in ("rsync", "another"))
+    with left, other:
+        stage(store, 1, sorted(files), LOGIN, GROUP)
+        assert left.wait(timeout=5) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
 
 
 def test_another_run_is_waited_for(store: ModelStore, staged: Path, files: dict[str, Any]) -> None:

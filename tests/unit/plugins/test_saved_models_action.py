@@ -336,15 +336,76 @@ def test_published_version_whose_source_was_damaged_is_told_as_such(
         publish()
 
 
-def test_version_published_by_hand_is_left_with_a_warning(
-    publish: Callable[..., dict[str, Any]], action: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+def digest_of(path: Path) -> str:
+    return tree_digest(add_digests(path, list_files(path)))
+
+
+@pytest.mark.parametrize("weights", [b"by hand", b"1"], ids=["other files", "the same files"])
+def test_version_that_others_put_there_is_left_with_a_warning_that_has_both_digests(
+    publish: Callable[..., dict[str, Any]],
+    action: Any,
+    models: Path,
+    source: Path,
+    weights: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make_saved_model(models / "MLP" / "1", weights=b"by hand")
+    there = make_saved_model(models / "MLP" / "1", weights=weights)
     warnings: list[str] = []
     monkeypatch.setattr(action._display, "warning", warnings.append)
     assert [one["version"] for one in publish()["published"]] == [2]
-    assert (models / "MLP" / "1" / "variables" / "variables.data-00000-of-00001").read_bytes() == b"by hand"
-    assert warnings == ["MLP version 1 was not published by this collection; left as it is"]
+    assert (there / WEIGHTS).read_bytes() == weights
+    (warning,) = warnings
+    assert warning.startswith(
+        "model MLP: version 1 on the host was put there by others, and is left as it is. Its files have "
+        f"sha256 {digest_of(there)}, those of the catalogue {digest_of(source / '1')}. "
+    )
+
+
+def test_files_that_others_changed_after_publishing_are_told_and_other_times_are_not(
+    publish: Callable[..., dict[str, Any]],
+    action: Any,
+    models: Path,
+    source: Path,
+    new_run: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(warmup=True, sample_requests=[SAMPLE])
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    for change, said in (
+        (lambda path: os.utime(path / WEIGHTS, (1, 1)), 0),
+        (lambda path: (path / WEIGHTS).write_bytes(b"!"), 1),
+        (lambda path: (path / "link").symlink_to("saved_model.pb"), 2),
+    ):
+        new_run()
+        change(models / "MLP" / "2")
+        assert not publish(warmup=True, sample_requests=[SAMPLE])["changed"]
+        assert len(warnings) == said
+    wanted = digest_of(source / "2")
+    assert f"version 2 on the host was published with sha256 {wanted} and changed since, and is left" in warnings[0]
+    assert f"those of the catalogue {wanted}." in warnings[0]
+    assert "Its files have sha256 (none, as there are links)" in warnings[1]
+
+
+def test_archive_of_the_catalogue_is_not_taken_for_the_files_of_others(
+    publish: Callable[..., dict[str, Any]], action: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = make_saved_model(models / "MLP" / "1")
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    publish(source="https://models.example.com/{version}.tar", versions=[1], digests={1: "a" * 64})
+    assert f"sha256 {digest_of(there)}, the archive of the catalogue {'a' * 64}." in warnings[0]
+
+
+def test_stray_entry_of_a_source_is_a_warning(
+    publish: Callable[..., dict[str, Any]], action: Any, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "temp-1604").mkdir()
+    warnings: list[str] = []
+    monkeypatch.setattr(action._display, "warning", warnings.append)
+    assert [one["version"] for one in publish()["published"]] == [2, 1]
+    (warning,) = warnings
+    assert warning.startswith(f"model MLP: {source} holds what is no version, and is passed over: temp-1604.")
 
 
 def test_label_may_point_to_a_version_that_is_on_the_host_only(
@@ -791,6 +852,16 @@ def test_greeting_before_the_user_id_is_passed_over(
 ) -> None:
     answer_id(action, monkeypatch, f"Welcome!\nreceiver={receiver},user\n")
     assert publish()["changed"]
+
+
+def test_greeting_that_rsync_would_choke_on_is_named_before_anything_is_changed(
+    publish: Callable[..., dict[str, Any]], action: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_id(action, monkeypatch, "Welcome to web1!\r\nreceiver=0,user\r\n")
+    action._connection.transport = "ssh"
+    with pytest.raises(AnsibleActionFail, match="prints 'Welcome to web1!', which rsync .* must print nothing"):
+        publish()
+    assert list(models.iterdir()) == []
 
 
 SUDO = """#!/bin/sh

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.utils import color
+from saved_model_files import make_saved_model
 from stub_http import StubServer
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action.table import aligned, coloured
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_page import status_page
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_rows import status_rows
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+    add_digests,
+    list_files,
+    tree_digest,
+    tree_stamp,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_status_info
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_memory
 
 Row = dict[str, Any]
 A, B = "a" * 64, "b" * 64
@@ -25,7 +34,7 @@ COLUMNS = ["host", "model", "version", "state", "label", "digest", "drift"]
 def version(number: int, state: str = "AVAILABLE", **more: Any) -> Row:
     """A row of model_status_info."""
     row = {"model": "MLP", "version": number, "state": state, "error_code": "OK", "error_message": "", "labels": []}
-    return {**row, "digest": A, "source_digest": None, **more}
+    return {**row, "digest": A, "source_digest": None, "stamp": B, "intact": True, **more}
 
 
 def entry(**more: Any) -> Row:
@@ -129,7 +138,8 @@ def test_version_that_the_catalogue_asks_for_is_missed_on_every_server(tmp_path:
     (tmp_path / "1").mkdir()
     (tmp_path / "3").mkdir()
     catalog = [entry(source=str(tmp_path))]
-    said = drift(fleet([version(1)], [version(1)], [version(3), version(1, "END")], catalog=catalog))
+    first, third = (version(number, stamp=tree_stamp({})) for number in (1, 3))
+    said = drift(fleet([first], [first], [third, version(1, "END")], catalog=catalog))
     assert said["h1"] == said["h2"] == "the catalogue says to serve version 3"
     assert said["h3"] == ""
 
@@ -165,6 +175,40 @@ def test_digest_that_the_catalogue_does_not_have_is_drift() -> None:
     catalog = [entry(source="https://example.com/{version}.tar", versions=[1], digests={"1": A})]
     assert drift(fleet([version(1, source_digest=A)], catalog=catalog)) == {"h1": ""}
     assert drift(fleet([version(1, source_digest=B)], catalog=catalog)) == {"h1": "the catalogue has another digest"}
+
+
+@pytest.mark.parametrize("source", ["s3://models/MLP", "rsync://models.example.com/m/MLP"])
+def test_digest_of_a_fetched_tree_that_the_catalogue_does_not_have_is_drift(source: str) -> None:
+    for digest, said in ((A.upper(), ""), (B, "the catalogue has another digest")):
+        catalog = [entry(source=source, versions=[1], digests={1: digest})]
+        assert drift(fleet([version(1)], catalog=catalog)) == {"h1": said}
+
+
+def test_version_that_others_put_under_a_number_of_the_catalogue_is_drift(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    foreign = {"digest": None, "stamp": None, "intact": False}
+    rows = fleet([version(1, **foreign), version(7, **foreign)], catalog=[entry(source=str(tmp_path))])
+    assert [row["drift"] for row in rows] == ["put there by others, not published", ""]
+    rows = fleet([version(1, **foreign)], catalog=[entry(source="s3://models/MLP", versions=[1])])
+    assert drift(rows) == {"h1": "put there by others, not published"}
+    rows = fleet([version(7, intact=False)], catalog=[entry(source=str(tmp_path))])
+    assert "its files were changed by others" in drift(rows)["h1"]
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_version_that_was_published_from_other_files_than_the_source_has_is_drift(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_single: bool
+) -> None:
+    monkeypatch.setattr(run_memory.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    source = make_saved_model(tmp_path / "MLP" / "1")
+    files = list_files(source)
+    published = version(1, digest=tree_digest(add_digests(source, files)), stamp=tree_stamp(files))
+    catalog = [entry(source=str(source), versions=[1]) if is_single else entry(source=str(source.parent))]
+    assert drift(fleet([published], catalog=catalog)) == {"h1": ""}
+    os.utime(source / "saved_model.pb", (1, 1))
+    assert drift(fleet([published], catalog=catalog)) == {"h1": ""}
+    (source / "saved_model.pb").write_bytes(b"other")
+    assert drift(fleet([published], catalog=catalog)) == {"h1": "the catalogue has another digest"}
 
 
 def test_hosts_whose_catalogues_differ_are_not_compared() -> None:
@@ -277,10 +321,19 @@ def test_module_returns_labels_and_digests(
         labels=["stable", "old", "canary", "nobody"],
         base_path=str(base_path),
     )
-    assert [(row["version"], row["labels"], row["digest"], row["source_digest"]) for row in result["versions"]] == [
-        (2, ["canary"], None, None),
-        (1, ["stable", "old"], A, B),
+    told = ("version", "labels", "digest", "source_digest", "stamp", "intact")
+    assert [tuple(row[key] for key in told) for row in result["versions"]] == [
+        (2, ["canary"], None, None, None, False),
+        (1, ["stable", "old"], A, B, B, True),
     ]
+    (base_path / "MLP/1/added").touch()
+    (base_path / "MLP/2").rmdir()
+    assert [
+        row["intact"]
+        for row in run_module(model_status_info, rest_api_port=serving.port, models=["MLP"], base_path=str(base_path))[
+            "versions"
+        ]
+    ] == [None, False]
 
 
 # What is not as it should be with the server itself

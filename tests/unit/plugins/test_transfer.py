@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def test_rsync_on_the_host_runs_as_root_where_it_may(tmp_path: Path, monkeypatch
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for ssh, whose settings allow some ciphers, and for rsync, which lists its shells in the file shells."""
     settings = "host web1\\nciphers chacha20-poly1305@openssh.com,aes256-ctr,aes128-gcm@openssh.com\\nport 22\\n"
-    (tmp_path / "ssh").write_text(f'#!/bin/sh\ncase "$*" in *"-G admin@web1") printf "{settings}";; esac\n')
+    (tmp_path / "ssh").write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$*" in *"-G admin@web1") printf "{settings}";; esac\n'
+    )
     (tmp_path / "rsync").write_text(
         f'#!/bin/sh\nprintf "%s\\n" "$@" | sed -n s/^--rsh=//p >> {tmp_path}/shells\nexit "$(cat {tmp_path}/code)"\n'
     )
@@ -93,6 +96,7 @@ PLAIN = """ssh -o BatchMode=yes -o ConnectTimeout=10 -o ControlMaster=auto -o 'C
 CIPHERS = "ssh -o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
 KEPT = (
     f"""{CIPHERS} -o ControlMaster=auto -o ControlPersist=10s -o 'ControlPath="/run/user/1/my cp/%C-{os.getpid()}"'"""
+    " -o ServerAliveInterval=30"
 )
 FAST = PLAIN.replace("ssh", KEPT, 1)
 
@@ -116,7 +120,7 @@ def test_much_data_takes_a_connection_with_the_fastest_cipher_that_is_allowed(
 def test_connection_of_its_own_is_not_kept_where_ansible_keeps_none(programs: Path) -> None:
     send(1 << 30, control_path=None)
     (shell,) = (programs / "shells").read_text().splitlines()
-    assert shell.startswith(f"{CIPHERS} -o ControlPath=none -o BatchMode=yes")
+    assert shell.startswith(f"{CIPHERS} -o ControlPath=none -o ServerAliveInterval=30 -o BatchMode=yes")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +147,112 @@ def test_where_no_connection_of_its_own_is_to_be_had_that_of_ansible_is_taken(pr
     with pytest.raises(AnsibleActionFail, match="stopped with code 255"):
         send(1 << 30)
     assert (programs / "shells").read_text().splitlines() == [FAST, PLAIN]
+
+
+def test_password_is_not_tried_without_it(programs: Path) -> None:
+    """rsync over a connection of its own would fail to log in, which some hosts count."""
+    login = MagicMock(transport="ssh", control_path="%(directory)s/%%C", get_option=(SSH | {"password": "x"}).get)
+    Transport(login).send(Path("/saved/1"), ["a"], 1 << 30, "/models/MLP/.staging-1", None, lambda _: None)
+    assert (programs / "shells").read_text().splitlines() == [PLAIN]
+
+
+def control_commands(programs: Path) -> list[str]:
+    """Return what ssh was told to do with connections that are kept: "exit mine", "stop ansible's"."""
+    asked = (programs / "asked").read_text().splitlines() if (programs / "asked").exists() else []
+    return [
+        f"{line.split(' -O ')[1].split()[0]} {'mine' if f'%C-{os.getpid()}' in line else 'ansible'}"
+        for line in asked
+        if " -O " in line
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "control_path", "stopped", "closed"),
+    [
+        (1 << 20, "%(directory)s/%%C", ["stop ansible"], []),
+        (1 << 30, "%(directory)s/%%C", ["stop ansible"], ["exit mine"]),
+        (1 << 30, None, [], []),  # what is kept, if anything, is the user's own
+    ],
+)
+def test_connections_that_may_hang_are_left(
+    programs: Path, size: int, control_path: str | None, stopped: list[str], closed: list[str]
+) -> None:
+    (programs / "code").write_text("30")
+    way = transport(control_path)
+    with pytest.raises(AnsibleActionFail, match="stopped with code 30; the next run goes on from there"):
+        way.send(Path("/saved/1"), ["a"], size, "/models/MLP/.staging-1", None, lambda _: None)
+    assert control_commands(programs) == stopped
+    way.close()
+    assert control_commands(programs) == stopped + closed
+
+
+def test_connection_of_ansible_is_kept_after_a_transfer_that_was_not_cut(programs: Path) -> None:
+    way = transport()
+    way.send(Path("/saved/1"), ["a"], 1 << 30, "/models/MLP/.staging-1", None, lambda _: None)
+    way.close()
+    assert control_commands(programs) == ["exit mine"]
+
+
+# Stands for ssh: runs the command on this machine, lets so many bytes through to it, and counts them.
+LOOPBACK = """#!{python}
+import os, subprocess, sys, threading
+command = sys.argv[sys.argv.index("web1") + 1 :]
+process = subprocess.Popen(["sh", "-c", " ".join(command)], stdin=subprocess.PIPE)
+passed = 0
+def feed():
+    global passed
+    while data := os.read(0, min({limit} - passed, 1 << 16)):
+        os.write(process.stdin.fileno(), data)
+        passed += len(data)
+    process.stdin.close()
+threading.Thread(target=feed, daemon=True).start()
+process.wait()
+open("{counted}", "w").write(str(passed))
+"""
+
+
+def test_cut_transfer_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    size, there, slack = 8 << 20, 3 << 20, 1 << 18
+    weights = tmp_path / "target" / "weights"
+    (tmp_path / "source" / "weights").write_bytes(os.urandom(size))
+    ssh, counted = tmp_path / "ssh", tmp_path / "counted"
+    options = SSH | {"ssh_executable": str(ssh), "ssh_args": ""}
+    way = Transport(MagicMock(transport="ssh", control_path=None, get_option=options.get))
+
+    def send(limit: int) -> int:
+        ssh.write_text(LOOPBACK.format(python=sys.executable, limit=limit, counted=counted))
+        ssh.chmod(0o755)
+        way.send(tmp_path / "source", None, size, str(tmp_path / "target"), None, lambda _: None)
+        return int(counted.read_text())
+
+    with pytest.raises(AnsibleActionFail, match="the next run goes on from there"):
+        send(there)
+    arrived = weights.stat().st_size
+    assert there - slack < arrived < there
+    assert size - arrived < send(1 << 30) < size - arrived + slack
+    assert weights.read_bytes() == (tmp_path / "source" / "weights").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "advice"),
+    [
+        ("rsync: connection unexpectedly closed", 12, "; the next run goes on from there:"),
+        ("Connection to web1 closed by remote host.", 255, "; the next run goes on from there:"),
+        ("admin@web1: Permission denied (publickey,password).", 255, "; it cannot log in to admin@web1 by itself."),
+        ("Host key verification failed.", 255, "; it cannot log in to admin@web1 by itself."),
+        ("rsync: not found", 127, "; rsync is missing on the host, and the role tfserving_package installs it:"),
+        ("No space left on device (28)", 11, ":"),
+        ("partial transfer", 23, ":"),
+    ],
+)
+def test_no_more_is_promised_than_will_be(programs: Path, said: str, code: int, advice: str) -> None:
+    (programs / "rsync").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit {code}\n")
+    with pytest.raises(AnsibleActionFail) as error:
+        send(1)
+    assert str(error.value).startswith(f"rsync of /saved/1 stopped with code {code}{advice}")
+    assert str(error.value).endswith(f":\n{said}")
 
 
 @pytest.fixture
@@ -230,7 +340,7 @@ def test_rsync_that_cannot_do_it_is_refused(
 
 
 def test_failure_of_rsync_is_told_in_its_words(tmp_path: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match="stopped with code 23; the next run goes on from there:\n.*no such"):
+    with pytest.raises(AnsibleActionFail, match="stopped with code 23:\n.*no such"):
         Transport(MagicMock(transport="local")).send(tmp_path, ["no such"], 1, str(tmp_path), None, lambda _: None)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
     WARMUP_FILE,
+    check_records,
     warmup_files,
     warmup_records,
 )
@@ -120,3 +123,88 @@ def test_version_that_brings_its_own_requests_keeps_them() -> None:
     assert list(warmup_files("m", [request(1)], {"saved_model.pb": {}}, described)) == [WARMUP_FILE]
     assert warmup_files("m", [request(1)], {WARMUP_FILE: {}}, described) == {}
     assert warmup_files("m", [], {}, described) == {}
+
+
+# The file that a version brings
+
+CALL = signature(x=("float32", [-1]), word=("string", [-1]))
+GOOD = warmup_records("m", [request({"x": 1, "word": "a"})] * 2, CALL)
+LENGTH = len(GOOD) // 2
+
+
+def record(content: bytes) -> bytes:
+    """Return a record, by TensorFlow's own writer."""
+    with tempfile.NamedTemporaryFile() as file:
+        with tf.io.TFRecordWriter(file.name) as writer:
+            writer.write(content)
+        return Path(file.name).read_bytes()
+
+
+def log(**fields: Any) -> bytes:
+    return record(prediction_log_pb2.PredictionLog(**fields).SerializeToString())
+
+
+def predict(signature_name: str = "call", **inputs: Any) -> bytes:
+    """Return a record of a request, as a client's log has it."""
+    request = predict_pb2.PredictRequest(model_spec={"name": "m", "signature_name": signature_name})
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return log(predict_log={"request": request})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ""),
+        (b"PK", ""),
+        (GOOD, ""),
+        (GOOD + bytes(11), ""),
+        (GOOD + bytes(12), "record 3 is damaged"),
+        (bytes(12), "it is no TFRecord"),
+        (b"one request a line\n" * 3, "it is no TFRecord"),
+        (GOOD[:12], "cut short in record 1"),
+        (GOOD[: LENGTH + 12], "cut short in record 2"),
+        (GOOD[:-1], "cut short in record 2"),
+        (GOOD[:13] + b"\xff" + GOOD[14:], "the checksum of record 1 is wrong"),
+        (GOOD[:-1] + b"\xff", "the checksum of record 2 is wrong"),
+        (GOOD[:LENGTH] + b"\xff" + GOOD[LENGTH + 1 :], "record 2 is damaged"),
+        (GOOD + record(b"text"), "record 3 is no PredictionLog: "),
+        (record(b"\x32\x05\x0a"), "record 1 is no PredictionLog: a field is longer than the message that it is in"),
+        (record(b""), ""),
+    ],
+)
+def test_file_is_read_as_tensorflow_reads_it(tmp_path: Path, content: bytes, words: str) -> None:
+    try:
+        read_back(tmp_path, content)
+    except (tf.errors.DataLossError, DecodeError):
+        assert words
+    else:
+        assert not words
+    if words:
+        with pytest.raises(ValueError, match=words):
+            check_records(content, CALL)
+    else:
+        check_records(content, CALL)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (predict(x=[1.0], word=["a"]), ""),
+        (log(classify_log={}), ""),
+        (log(regress_log={}), ""),
+        (log(session_run_log={}), "record 1: the server makes no such request"),
+        (log(predict_streamed_log={}), "record 1: the server makes no such request"),
+        (predict(signature_name="", x=[1.0]), "record 1: there is no signature 'serving_default'"),
+        (predict(signature_name="sum", x=[1.0]), "record 1: there is no signature 'sum'"),
+        (GOOD + predict(y=[1.0]), "record 3: signature 'call' has no input 'y'"),
+        (predict(x=[1]), "record 1: input 'x' takes float32, and the request has int32"),
+        (predict(x=[1.0]) * 1001, "more than 1000 records"),
+    ],
+)
+def test_request_that_the_server_could_not_make_is_told(content: bytes, words: str) -> None:
+    if words:
+        with pytest.raises(ValueError, match=words):
+            check_records(content, CALL)
+    else:
+        check_records(content, CALL)

@@ -12,16 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jinja2
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible.plugins.filter.core import comment, to_bool
 from google.protobuf import text_format
+from rendered_templates import render
 from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.server_config import FilterModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import allowed_networks
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import render_models_config
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import KNOWN_FLAGS
@@ -39,18 +37,6 @@ from model_server import text_protos  # noqa: E402 - what tensorflow-serving-api
 from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def render(role: str, name: str, **variables: Any) -> str:
-    """Render a template of a role as the template module does."""
-    loader = jinja2.FileSystemLoader(ROOT / "roles" / role / "templates")
-    environment = jinja2.Environment(  # noqa: S701 - no HTML
-        loader=loader, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"bool": to_bool, "comment": comment}
-    for short, function in FilterModule().filters().items():
-        environment.filters[f"modelops.tensorflow_serving.{short}"] = function
-    return environment.get_template(name).render(ansible_managed="Managed by Ansible", **variables)
 
 
 # Units

@@ -197,9 +197,9 @@ def test_exception_of_the_labs_own_is_internal_and_counted(models_server: LabSer
 
     service = grpc_service.PredictionService(None, None)
     with pytest.raises(RuntimeError) as caught:
-        service.Predict(predict_request("defective", x=[1.0]), Context())
+        service.Predict(predict_request("grpc_defect", x=[1.0]), Context())
     assert caught.value.args[0] is grpc.StatusCode.INTERNAL
-    assert ':request_count{model_name="defective",status="INTERNAL"} 1\n' in metrics.page()
+    assert ':request_count{model_name="grpc_defect",status="INTERNAL"} 1\n' in metrics.page()
 
 
 def test_metadata_without_a_field_is_refused(prediction: Any) -> None:

@@ -1,0 +1,95 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One run at a time on a host: a file says who is at work there, and until when that counts.
+
+The file lies in /run, so that a reboot frees the host. Nobody but root can write to it, or hold its flock, which makes
+a change of it one step. It expires so many seconds after its own time of modification, which whoever holds it renews.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+LOCK = "/run/tensorflow-serving.lock"
+
+
+def take(
+    holder: dict[str, Any], seconds: int, instead_of: str | None = None, path: str = LOCK
+) -> dict[str, Any] | None:
+    """Take the lock of this host for so long, or renew it. Returns who has it instead, None where it was taken.
+
+    holder has run, a name of that run alone, and what tells people who that is. A lock of the run instead_of counts for
+    nothing, nor does one that has expired. Returned are the holder's facts, and in UTC start and until. Raises OSError.
+    """
+    with _opened(path) as file:
+        there = _read(file)
+        if there and there["run"] not in (holder["run"], instead_of) and time.time() < there["ends"]:
+            return _told(there)
+        start = there["start"] if there and there["run"] == holder["run"] else time.time()
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps({**holder, "start": start, "seconds": seconds}).encode(), 0)
+    return None
+
+
+def release(run: str, path: str = LOCK) -> None:
+    """Let go of the lock where this run has it. Raises OSError."""
+    with _opened(path) as file:
+        there = _read(file)
+        if there is None or there["run"] == run:
+            os.unlink(path)  # noqa: PTH108 - while nobody else has the flock
+
+
+def look(path: str = LOCK) -> dict[str, Any] | None:
+    """Return who has the lock, as take does, and change nothing. Raises OSError."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        there = _read(file)
+    finally:
+        os.close(file)
+    return _told(there) if there and time.time() < there["ends"] else None
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Give a descriptor of the file, to one process at a time."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_there(path, file):  # and was not removed by who had the flock before
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _is_there(path: str, file: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+
+
+def _read(file: int) -> dict[str, Any] | None:
+    """Return what the file says, and when it expires; None where it says nothing, as one that is new."""
+    status = os.fstat(file)
+    try:
+        there = json.loads(os.pread(file, status.st_size, 0))
+        return {**there, "ends": status.st_mtime + there["seconds"]} if "run" in there and "start" in there else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _told(there: dict[str, Any]) -> dict[str, Any]:
+    start, until = (
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) for moment in (there["start"], there["ends"])
+    )
+    return {**there, "start": start, "until": until}
