@@ -137,8 +137,9 @@ CASES = {
 @pytest.fixture(scope="module")
 def played(play, tmp_path_factory):
     """One play of serving.yml with all cases at once."""
-    # Where things are is told by paths relative to the inventory.
+    # Where things are is told by paths relative to the inventory. Many log in at a time, and sshd may turn one away.
     places = {"ansible_host": HOST, "lab_directory": str(LAB), "examples_directory": str(SAVED.parent)}
+    places["ansible_ssh_retries"] = 5
     hosts = {name: {**places, **case.variables} for name, case in CASES.items()}
     inventory = tmp_path_factory.mktemp("inventory") / "cases.json"
     inventory.write_text(json.dumps({"all": {"children": {"tfserving": {"hosts": hosts}}}}))
