@@ -29,6 +29,7 @@ from images import BOOKWORM, TRIXIE, Release
 INSTANCE_LABEL = f"{LABEL}.instance"
 RECIPE_LABEL = f"{LABEL}.recipe"
 BOOT_SECONDS = 60
+NOTICE_SECONDS = 20
 LOOPBACK = "127.0.0.2"
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
@@ -278,6 +279,7 @@ def ensure_container(
         mounted = instance.certificate.server.read_text()
     recipe = digest(*options, mounted)
     if existing:
+        existing = settled(engine, instance, container, existing)
         if existing["Labels"].get(RECIPE_LABEL) == recipe and is_alive(existing):
             return
         if existing["Labels"].get(RECIPE_LABEL) != recipe or not can_be_started(existing):
@@ -291,6 +293,18 @@ def ensure_container(
         )  # fmt: skip
     engine.podman("start", container, what=f"starting {container}", advice="tests/lab/lab.py down, then up")
     progress.say(f"{host.name}: started")
+
+
+def settled(engine: Engine, instance: Instance, container: str, existing: dict[str, Any]) -> dict[str, Any]:
+    """Return what podman says of a container once it has noticed its end: a host that powers off takes a moment.
+
+    Where its monitor was killed too, podman never notices.
+    """
+    deadline = time.monotonic() + NOTICE_SECONDS
+    while not (is_alive(existing) or can_be_started(existing)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        existing = containers_of(engine, instance).get(container, existing)
+    return existing
 
 
 def remove_container(engine: Engine, container: str) -> None:

@@ -357,10 +357,10 @@ def test_sync_that_is_killed_at_any_moment_breaks_nothing(start, sync, server, w
     assert sync().changed() == 0
 
 
-def wait_until_staged(server: Server, share: float) -> None:
-    """Wait until a part of the big version has arrived, 0..1."""
+def wait_until_staged(server: Server, share: float, then: str = "true") -> str:
+    """Wait until a part of the big version has arrived, 0..1, and return what a command says at that moment."""
     condition = Moment("transferring", share, "").condition()
-    server.host.check_output(f"timeout 30 sh -c {shlex.quote(condition)}")
+    return server.host.check_output(f"timeout 30 sh -c {shlex.quote(f'{condition}; {then}')}")
 
 
 def test_run_after_a_late_kill_transfers_only_the_rest(start, sync, server, big):
@@ -416,12 +416,10 @@ def test_run_that_hangs_does_not_touch_what_the_next_run_publishes(start, sync, 
     """Its network was cut without a word, and comes back when the version is there, made from a newer export."""
     remove(server, "MLP", BIG)
     with start() as run:
-        wait_until_staged(server, 0.3)
         # What feeds it has to stop too: the bytes that have come so far shall be written when it goes on.
-        first = server.host.check_output("pgrep --oldest -x rsync")
-        feeding = server.host.check_output(f"ps -o ppid= -p {first}").strip()
-        hanging = [feeding, *server.host.check_output("pgrep -x rsync").split()]
-        server.host.check_output(f"kill -STOP {' '.join(hanging)}")
+        feeding = "ps -o ppid= -p $(pgrep --oldest -x rsync)"
+        stop = f"hanging=$(echo $({feeding}) $(pgrep -x rsync)); kill -STOP $hanging; echo $hanging"
+        hanging = wait_until_staged(server, 0.3, stop).split()
         run.kill()
     with (big / SHARD).open("r+b") as shard:
         shard.seek(-(200 << 20), os.SEEK_END)

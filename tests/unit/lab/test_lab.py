@@ -74,6 +74,19 @@ def test_a_container_is_alive_while_its_own_first_process_runs(
     assert engine.is_alive(container, proc=tmp_path) is alive
 
 
+def test_a_host_that_powers_off_is_not_taken_for_one_whose_processes_were_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Podman goes on saying running, or stopping, for a moment."""
+    said = [{"State": state, "Pid": 0, "Id": "abc123"} for state in ("running", "stopping", "exited")]
+    states = iter(said[1:])
+    monkeypatch.setattr(instance, "containers_of", lambda *_: {"host": next(states)})
+    monkeypatch.setattr(instance.time, "sleep", lambda _: None)
+    assert instance.settled(None, None, "host", said[0]) is said[2]  # type: ignore[arg-type]
+    monkeypatch.setattr(instance, "NOTICE_SECONDS", 0)
+    assert instance.settled(None, None, "host", said[0]) is said[0]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["runtime", "scratch", "../serve", "Serve", ""])
 def test_an_instance_name_that_would_hit_other_files_is_refused(name: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
