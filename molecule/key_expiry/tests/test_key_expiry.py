@@ -45,7 +45,8 @@ def days_left(played) -> dict[str, tuple[int, str]]:
 
 
 def recap(played) -> str:
-    return " ".join(played.text.partition("PLAY RECAP")[2].split())
+    """What is said below the recap, without the warnings that were shown before."""
+    return " ".join(played.text.partition("PLAY RECAP")[2].partition("[WARNING]")[0].split())
 
 
 def test_key_that_expires_soon_is_downloaded_once_for_all_hosts_and_told(play, aged, key_requests, server_on):
