@@ -91,7 +91,7 @@ def _no_version(name: str, version: int | None) -> str:
         return f"{name} (not a directory)"
     if _VERSION.fullmatch(name):
         return f"{name} (above {MAX_VERSION}, more than the server's 64 bits hold)"
-    return name if name.isprintable() else repr(name)
+    return shown(name)
 
 
 def list_files(path: Path) -> Files:

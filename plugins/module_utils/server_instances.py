@@ -337,16 +337,16 @@ def family(unit: str, config_path: str) -> dict[str, str]:
     }
 
 
-def stale_units(unit: str, config_path: str, wanted: Iterable[Instance]) -> list[dict[str, Any]]:
-    """Return unit and config_path of the servers that this host has and should not have any more.
+def stale_units(there: Mapping[str, str], wanted: Iterable[Instance]) -> list[dict[str, Any]]:
+    """Return unit and config_path of the servers that this host has, as family returns them, and should not have.
 
     has_config says whether the directory is that server's still; one that has another name now keeps it.
     """
-    there = list(wanted)
-    units, directories = {one.unit for one in there}, {one.config_path for one in there}
+    made = list(wanted)
+    units, directories = {one.unit for one in made}, {one.config_path for one in made}
     return [
         {"unit": name, "config_path": directory, "has_config": directory not in directories}
-        for name, directory in family(unit, config_path).items()
+        for name, directory in there.items()
         if name not in units
     ]
 

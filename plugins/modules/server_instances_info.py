@@ -316,7 +316,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         instances=as_dicts(made),
-        stale=stale_units(params["unit"], params["config_path"], made),
+        stale=stale_units(there, made),
         start_files=list(START_FILES),
         displaced=displaced(made, cgroups),
         is_recorded=read_last_good(params["config_path"]) is not None,

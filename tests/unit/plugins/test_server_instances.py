@@ -18,6 +18,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
     InstancesError,
     cpu_numbers,
     displaced,
+    family,
     foreign_ports,
     foreign_units,
     instances,
@@ -205,7 +206,7 @@ def test_unlisted_instances_are_found_by_their_mark(units: Path) -> None:
     (units / "serving-half.service").write_text("[X-Tfserving]\nInstanceOf=serving\n")
     (units / "serving.service").write_text("[Service]\nExecStart=/bin/true\n")
     (units / "binary.service").write_bytes(b"\xff[X-Tfserving]\n")
-    assert stale_units("serving", "/etc/serving", made({}, OTHER)) == [
+    assert stale_units(family("serving", "/etc/serving"), made({}, OTHER)) == [
         {"unit": "serving-b", "config_path": "/etc/serving/b", "has_config": True}
     ]
 
@@ -215,7 +216,7 @@ def test_units_of_an_earlier_name_are_stale_and_their_directories_have_new_owner
     unit_file(units, "old-other", "old", "/etc/serving/other")
     unit_file(units, "old-gone", "old", "/etc/serving/gone")
     unit_file(units, "older", "older", "/etc/older")
-    stale = {one["unit"]: one for one in stale_units("serving", "/etc/serving", made({}, OTHER))}
+    stale = {one["unit"]: one for one in stale_units(family("serving", "/etc/serving"), made({}, OTHER))}
     assert stale == {
         "old": {"unit": "old", "config_path": "/etc/serving", "has_config": False},
         "old-gone": {"unit": "old-gone", "config_path": "/etc/serving/gone", "has_config": True},
