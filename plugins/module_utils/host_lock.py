@@ -3,7 +3,8 @@
 """One run at a time on a host: a file says who is at work there, and until when that counts.
 
 The file lies in /run, so that a reboot frees the host. Nobody but root can write to it, or hold its flock, which makes
-a change of it one step. It expires so many seconds after its own time of modification, which whoever holds it renews.
+a change of it one step. It expires so many seconds after its own time of modification, which the run that has it
+renews.
 """
 
 from __future__ import annotations
