@@ -105,8 +105,8 @@ lock: .venv/installed ## Lock the Python packages again, at their newest version
 	compile requirements/lab-infra.in -o requirements/lab-infra.txt
 
 operations: .venv/installed ## Write the list of TensorFlow's operations again, after another TensorFlow was locked
-	python tests/unit/plugins/tensorflow_operations.py > plugins/module_utils/tensorflow_operations.py.new
-	mv plugins/module_utils/tensorflow_operations.py{.new,}
+	python tests/unit/plugins/tensorflow_operations.py > plugins/module_utils/_saved_model/tensorflow_operations.py.new
+	mv plugins/module_utils/_saved_model/tensorflow_operations.py{.new,}
 
 clean: ## Remove the lab, the example models, .venv and all caches
 	if [ -d .lab ]; then $(LAB) clean; fi

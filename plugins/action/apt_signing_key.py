@@ -14,12 +14,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
     DownloadError,
     download,
     has_environment_proxy,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_cache import remembered
 
 NEVER = "never"  # after every date
 MODULE = "modelops.tensorflow_serving.apt_signing_key"

@@ -13,9 +13,14 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_lock import LOCK, look, release, take
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import run_name
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.host_lock import (
+    LOCK,
+    look,
+    release,
+    take,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_calls import HostProgram
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_cache import run_name
 
 ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["taken", "released"], "default": "taken"},

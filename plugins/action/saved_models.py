@@ -17,7 +17,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
     CATALOG_OPTIONS,
     CatalogError,
     Model,
@@ -27,8 +27,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     retained_versions,
     served_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import version_lines
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.pull import (
+    BATCHING_FILE,
+    pull_version,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import (
+    signature_lines,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     Files,
     SavedModelError,
     differing,
@@ -38,36 +44,32 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
     tree_stamp,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
+    warmup_files,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.arrival import (
     plan_versions,
     publish_version,
     stage_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
-    signature_lines,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import (
-    BATCHING_FILE,
-    pull_version,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import access_diff
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import version_lines
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     BLOCK_BYTES,
     PATCHES,
     ModelStore,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.versions import (
     digests_of,
     look_before_publishing,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import access_diff
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_files
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_program import HostProgram
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.patches import (
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.delta import (
     COMPARED_BYTES,
     Change,
     compare,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.sources import digested, inspected
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_calls import HostProgram
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.model_sources import digested, inspected
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
 
 FETCH_TIMEOUT_SECONDS = 60  # without a byte

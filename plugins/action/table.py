@@ -9,7 +9,7 @@ from typing import Any, Sequence
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import printable
 
 GAP = "  "
 

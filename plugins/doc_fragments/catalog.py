@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The model catalogue; the arguments are CATALOG_OPTIONS in module_utils/catalog.py."""
+    """The model catalogue; the arguments are CATALOG_OPTIONS in module_utils/_catalog/catalog.py."""
 
     DOCUMENTATION = r"""
 options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """How modules reach the server's REST interface; the arguments are REST_ARGUMENTS in module_utils/rest.py."""
+    """How modules reach the REST interface; the arguments are REST_ARGUMENTS of module_utils/_server/rest.py."""
 
     DOCUMENTATION = r"""
 options:

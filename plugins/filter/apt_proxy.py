@@ -51,8 +51,8 @@ from urllib.parse import unquote
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import is_bypassed
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import is_bypassed
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
 
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/]+)(?::(?P<password>[^\s@/]*))?@)?"

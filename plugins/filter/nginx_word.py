@@ -41,7 +41,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
 
 _BARE = re.compile(r"[A-Za-z0-9._:/@=-]+")
 

@@ -40,11 +40,11 @@ _value:
 import re
 from typing import Any, Callable
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
     OpenPGPError,
     normalise_fingerprint,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import printable
 
 # Printable ASCII: a URI has nothing else (RFC 3986), and apt's fields end at white space (sources.list(5)).
 _URI = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[!-~]*)?")

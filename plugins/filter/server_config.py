@@ -45,7 +45,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     ServerConfigError,
     render_file,
 )

@@ -41,7 +41,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.fleet_page import page
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.status_page import page
 
 
 def status_page(rows: list[dict[str, Any]], columns: list[str], asked_at: str) -> str:

@@ -60,7 +60,7 @@ _value:
 
 from typing import Any, Callable, Mapping
 
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.fleet import fleet_rows
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.status_rows import fleet_rows
 
 
 def status_rows(hosts: list[str], hostvars: Mapping[str, Any], variable: str) -> list[dict[str, Any]]:

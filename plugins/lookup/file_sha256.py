@@ -38,8 +38,8 @@ from typing import Any
 
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import file_sha256
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_memory import remembered
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import file_sha256
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_cache import remembered
 
 
 class LookupModule(LookupBase):

@@ -59,8 +59,8 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_nginx import SITE_PATH
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import SITE_PATH
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.networks import (
     allowed_networks,
     private_networks,
 )

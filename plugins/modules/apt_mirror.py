@@ -149,9 +149,12 @@ from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_mirror as mirror
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_repository as apt
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_repository import Package, RepositoryError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import mirror
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import repository as apt
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.repository import (
+    Package,
+    RepositoryError,
+)
 
 EXPIRY_WARNING_SECONDS = 30 * 24 * 3600
 

@@ -125,7 +125,12 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_key import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
+    OpenPGPError,
+    SigningKey,
+    normalise_fingerprint,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.signing_key import (
     better,
     is_due,
     is_usable,
@@ -133,13 +138,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_ke
     read_keyring,
     single_key,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import replace_file
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
-    OpenPGPError,
-    SigningKey,
-    normalise_fingerprint,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import replace_file
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
+    DownloadError,
+    download,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import DownloadError, download
 
 KEYRING_MODE = 0o644
 

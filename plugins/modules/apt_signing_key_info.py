@@ -100,13 +100,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_key import is_due, key_material
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
     OpenPGPError,
     dearmor,
     normalise_fingerprint,
     signing_keys,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.signing_key import is_due, key_material
 
 
 def main() -> None:

@@ -119,8 +119,8 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_get
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_legacy import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import apt_get
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.legacy import (
     Change,
     Repository,
     conflicting_sources,
@@ -128,11 +128,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_le
     legacy_changes,
     same_repository,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import replace_file
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
     OpenPGPError,
     normalise_fingerprint,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import replace_file
 
 READABLE = 0o644
 SECRET = 0o600

@@ -64,7 +64,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_nginx import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import (
     RUN,
     SITE_PATH,
     is_active,

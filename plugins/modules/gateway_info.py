@@ -155,18 +155,18 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_input import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.input import (
     access_problems,
     read_limits,
     route_problems,
     tls_problems,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
     OPEN,
     plan,
     read_servers,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_secrets import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.secrets import (
     SecretError,
     check_authority,
     check_pair,

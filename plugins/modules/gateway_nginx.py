@@ -91,7 +91,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_nginx import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import (
     HEALTH,
     LOG,
     NGINX,
@@ -117,7 +117,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gatewa
     unused_default_site,
     workers_group,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_secrets import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.secrets import (
     SecretError,
     password_file,
     self_signed,

@@ -66,8 +66,11 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import ManagedFile, read_text
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import UNIT_PATH, unit_complaints
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import ManagedFile, read_text
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
+    UNIT_PATH,
+    unit_complaints,
+)
 
 
 def main() -> None:

@@ -111,7 +111,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import (
+    PACKAGE_ARGUMENTS,
+    Changer,
+    Store,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import (
     Host,
     Package,
     PackageError,
@@ -120,11 +125,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_
     is_change_needed,
     is_undone_by,
     wanted_package,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import (
-    PACKAGE_ARGUMENTS,
-    Changer,
-    Store,
 )
 
 

@@ -85,16 +85,16 @@ rsync:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
-    PackageError,
-    is_change_needed,
-    wanted_package,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import (
     PACKAGE_ARGUMENTS,
     Store,
     observe,
     read_missing_cpu_flags,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import (
+    PackageError,
+    is_change_needed,
+    wanted_package,
 )
 
 

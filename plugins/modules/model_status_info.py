@@ -74,16 +74,18 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
+    ForeignListener,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     REST_ARGUMENTS,
     ServingClient,
     ServingError,
     reason,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import SystemdUnit
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import withdrawn
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import SystemdUnit
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
 
 
 def rows(client: ServingClient, unit: SystemdUnit | None, model: str, labels: list[str]) -> list[dict[str, Any]]:

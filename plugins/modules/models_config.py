@@ -131,18 +131,24 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
     CATALOG_OPTIONS,
     catalog_samples,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.files import ManagedFile
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import ManagedFile
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
+    ForeignListener,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import unit_properties
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
+    parse_models_config,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
     DEFAULT_GRPC_PORT,
     process_environment,
     process_flags,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import ForeignListener
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_config import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
     LiveConfig,
     Models,
     NotTaken,
@@ -154,18 +160,16 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_c
     published_of,
     unservable,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.models_config_file import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import (
     read,
     render,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     REST_ARGUMENTS,
     ServingClient,
     ServingError,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import parse_models_config
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
     Refusals,
     SystemdUnit,
     as_results,
@@ -173,8 +177,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.servin
     hides_warnings,
     last_words,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     is_tried_again,
     prove,
     withdrawn,

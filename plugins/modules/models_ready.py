@@ -67,24 +67,29 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
     CATALOG_OPTIONS,
     catalog_samples,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_config import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
+    parse_models_config,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
     expected_versions,
     unservable,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import REST_ARGUMENTS, ServingClient
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import parse_models_config
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
+    REST_ARGUMENTS,
+    ServingClient,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
     NotServed,
     SystemdUnit,
     as_results,
     last_words,
     wait_until_served,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import TextFormatError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.text_format import TextFormatError
 
 
 def main() -> None:

@@ -116,15 +116,15 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import (
+    examine_saved_model,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
     add_digests,
     list_files,
     total_bytes,
     tree_digest,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
-    examine_saved_model,
 )
 
 

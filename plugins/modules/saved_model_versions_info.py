@@ -70,7 +70,7 @@ free:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_versions import look
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.versions import look
 
 
 def main() -> None:

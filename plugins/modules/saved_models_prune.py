@@ -108,11 +108,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import CATALOG_OPTIONS, numbers
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer, find_servers
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import version_lines
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import remove
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_models_prune import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
+    CATALOG_OPTIONS,
+    numbers,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.prune import (
     LinkCount,
     Plan,
     delete_emptied_directory,
@@ -122,6 +122,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     version_sizes,
     wait_for_release,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
+    HostServer,
+    find_servers,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import version_lines
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import remove
 
 
 def make_plans(params: dict[str, Any]) -> list[Plan]:

@@ -66,13 +66,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     DIRECTORY_MODE,
     FILE_MODE,
     ModelStore,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_models_verify import Verifier
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import BASE_MODE
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.verify import Verifier
 
 # Processor time goes to the server first, and so does the disk: its priority follows from this one.
 NICENESS = 19

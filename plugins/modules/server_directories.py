@@ -72,7 +72,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import (
     access,
     access_diff,
     account_problems,

@@ -210,16 +210,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import read_last_good
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import (
-    account_problems,
-    hidden_problems,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
+    properties_of,
+    systemd_version,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.last_good import read_last_good
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import (
     KNOWN_FLAGS,
     installed_flags,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     START_FILES,
     Host,
     InstancesError,
@@ -232,7 +232,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server
     instances,
     stale_units,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import properties_of, systemd_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import (
+    account_problems,
+    hidden_problems,
+)
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
 NONE_GIVEN = {key: {**option, "default": ""} for key, option in PLACEMENT.items()}

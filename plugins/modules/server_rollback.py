@@ -111,11 +111,11 @@ message:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
     CATALOG_OPTIONS,
     catalog_samples,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_rollback import Servers
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 
 
 def main() -> None:

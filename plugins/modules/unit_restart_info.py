@@ -82,9 +82,9 @@ from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import read_last_good
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.systemd import unit_properties
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.unit_process import differences
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import unit_properties
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.last_good import read_last_good
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.unit_process import differences
 
 PROPERTIES = (
     "LoadState",

@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator, Sequence
 from ansible.errors import AnsibleActionFail
 from ansible.utils.path import unfrackpath
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import readable
 
 CONNECTIONS = ("ssh", "local")
 RSYNC_VERSION = (3, 1)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import masked_crc32c
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.tensor_bundle import (
+    masked_crc32c,
+)
 
 DTYPES = {"float32": 1, "int32": 3, "string": 7, "int64": 9}
 SIGNATURES = {

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import Files, differing
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    Files,
+    differing,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
     examine,
     receive,
     release,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import UserTree
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
 
 
 def publish(

@@ -24,7 +24,7 @@ OPERATIONS = frozenset(_NAMES.split())
 
 
 def module_text() -> str:
-    """Return the text of plugins/module_utils/tensorflow_operations.py."""
+    """Return the text of plugins/module_utils/_saved_model/tensorflow_operations.py."""
     registry = pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList())
     names = sorted(operation.name for operation in op_def_pb2.OpList.FromString(registry).op)
     lines = textwrap.fill(" ".join(names), 120, break_long_words=False, break_on_hyphens=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_get import complaints
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.apt_get import complaints
 
 FETCHED = "Get:1 http://a.example.com stable InRelease [1290 B]\nReading package lists...\n"
 REFUSED = (

@@ -9,18 +9,18 @@ import pytest
 from openpgp_packets import armour
 from signing_key_files import OTHER, PINNED, signing_key
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_key import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
+    OpenPGPError,
+    SigningKey,
+    signing_keys,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.signing_key import (
     better,
     is_due,
     is_usable,
     key_material,
     read_keyring,
     single_key,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
-    OpenPGPError,
-    SigningKey,
-    signing_keys,
 )
 
 NOW = datetime(2026, 8, 1, tzinfo=timezone.utc)

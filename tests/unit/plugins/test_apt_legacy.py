@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from openpgp_packets import SUBKEY, TRUST, USER_ID, armour, fingerprint, new_packet, old_packet, rsa_key
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_legacy import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.legacy import (
     Change,
     Repository,
     conflicting_sources,
@@ -17,7 +17,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_le
     same_repository,
     sources_without_key,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import dearmor
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import dearmor
 
 URI = "https://storage.googleapis.com/tensorflow-serving-apt"
 ENTRY = (

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_mirror
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_mirror import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import mirror
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.mirror import (
     KEY_NAME,
     PACKAGES,
     Layout,
@@ -25,7 +25,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_mi
     rows,
     surplus,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_repository import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.repository import (
     Package,
     RepositoryError,
 )
@@ -371,7 +371,7 @@ def test_what_no_index_names_is_surplus(put: Publish, layout: Layout) -> None:
     put(old, new)
     layout.deb(given.sha256).write_text("a file of the user's")
     (layout.downloads / "cut.part").write_text("half")
-    (layout.public / f".InRelease{apt_mirror.NEW}").write_text("half")
+    (layout.public / f".InRelease{mirror.NEW}").write_text("half")
     put(new)
     names = [file.name for file in surplus(layout, [new], [given.sha256])]
     assert sorted(names) == sorted([".InRelease.new", old.basename, f"{old.sha256}.deb", "cut.part"])

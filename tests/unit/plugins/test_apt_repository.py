@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.apt_repository import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.repository import (
     Package,
     RepositoryError,
     Run,

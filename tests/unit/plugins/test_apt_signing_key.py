@@ -13,7 +13,7 @@ from openpgp_packets import USER_ID, armour, old_packet
 from signing_key_files import BODY, OTHER, OTHER_FINGERPRINT, PINNED, signing_key
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.proxies import MAX_BYTES
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import MAX_BYTES
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import apt_signing_key
 
 KEY = signing_key()

@@ -19,7 +19,7 @@ import pytest
 from stub_http import StubServer, unused_port
 from test_apt_repository import NAME, Owner, release, stanza
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import apt_get
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import apt_get
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import apt_source
 
 pytestmark = [

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import archives
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.archives import unpack
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch import archives
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.archives import unpack
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
+)
 
 needs_zstd = pytest.mark.skipif(not shutil.which("zstd"), reason="no zstd here")
 KINDS = [pytest.param(suffix, marks=needs_zstd if suffix == ".tar.zst" else ()) for suffix in archives.SUFFIXES]

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from saved_model_files import make_saved_model
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalog import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
     CatalogError,
     Model,
     Pull,
@@ -22,8 +22,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.catalo
     retained_versions,
     served_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import printable
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import render_models_config
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import printable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
+    render_models_config,
+)
 
 LATEST: dict[str, Any] = {"latest": {"num_versions": 1}}
 

@@ -12,14 +12,17 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import gateway_nginx, gateway_secrets
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_routes import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import (
+    nginx,
+    secrets,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
     OPEN,
     Plan,
     plan,
     read_servers,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.gateway_secrets import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.secrets import (
     SecretError,
     check_authority,
     check_pem_pair,
@@ -41,7 +44,7 @@ ONE: dict[str, Any] = {
 }
 FIRST = {**ONE, "name": "first", "unit": "serving-first"}
 SECOND = {**ONE, "name": "second", "unit": "serving-second", "port": 8510, "rest_api_port": 8511, "models": ["c"]}
-needs_openssl = pytest.mark.skipif(not Path(gateway_secrets.OPENSSL).exists(), reason="openssl makes the keys")
+needs_openssl = pytest.mark.skipif(not Path(secrets.OPENSSL).exists(), reason="openssl makes the keys")
 
 
 def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> Plan:
@@ -325,11 +328,11 @@ def names_of(path: Path) -> str:
 def test_self_signed_certificate_is_kept_while_it_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "tls.pem"
     path.write_text(self_signed(path, ["a.example", "192.0.2.1"]))
-    gateway_secrets.check_pair(path, path)
+    secrets.check_pair(path, path)
     assert "DNS:a.example, IP Address:192.0.2.1" in names_of(path)
     assert self_signed(path, ["a.example", "192.0.2.1"]) == path.read_text()
     assert self_signed(path, ["a.example"]) != path.read_text()
-    monkeypatch.setattr(gateway_secrets, "RENEW_SECONDS", 366 * 24 * 3600)
+    monkeypatch.setattr(secrets, "RENEW_SECONDS", 366 * 24 * 3600)
     assert self_signed(path, ["a.example", "192.0.2.1"]) != path.read_text()
 
 
@@ -357,7 +360,7 @@ def test_key_has_to_be_the_certificates_and_without_a_password(tmp_path: Path) -
 @needs_openssl
 def test_expired_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = make_pair(tmp_path)
-    monkeypatch.setattr(gateway_secrets, "_ends_within", lambda path, seconds: seconds == 0)
+    monkeypatch.setattr(secrets, "_ends_within", lambda path, seconds: seconds == 0)
     with pytest.raises(SecretError, match="has expired"):
         check_pem_pair(certificate, key)
 
@@ -374,10 +377,10 @@ TABLE = """\
 
 
 def test_open_requests_are_the_connections_of_nginx_to_the_server() -> None:
-    assert gateway_nginx.open_connections(TABLE, [8501], {33}) == 1
-    assert gateway_nginx.open_connections(TABLE, [8500, 8501], {33}) == 2
-    assert gateway_nginx.open_connections(TABLE, [8500, 8501], {0}) == 1
-    assert gateway_nginx.open_connections(TABLE, [8510], {33}) == 0
+    assert nginx.open_connections(TABLE, [8501], {33}) == 1
+    assert nginx.open_connections(TABLE, [8500, 8501], {33}) == 2
+    assert nginx.open_connections(TABLE, [8500, 8501], {0}) == 1
+    assert nginx.open_connections(TABLE, [8510], {33}) == 0
 
 
 @pytest.fixture
@@ -396,10 +399,10 @@ def test_stage_is_the_hosts_configuration_with_ours(root: Path, tmp_path: Path) 
     (root / "secrets").mkdir()
     (root / "secrets/gone").write_text("old")
     files = [
-        gateway_nginx.File("conf.d/ours.conf", f"key {root}/secrets/key; types {root}/mime.types;"),
-        gateway_nginx.File("secrets/key", "new", 0o640),
+        nginx.File("conf.d/ours.conf", f"key {root}/secrets/key; types {root}/mime.types;"),
+        nginx.File("secrets/key", "new", 0o640),
     ]
-    with gateway_nginx.staged(files, ["secrets/gone"], root, tmp_path / "run") as stage:
+    with nginx.staged(files, ["secrets/gone"], root, tmp_path / "run") as stage:
         assert stage.stat().st_mode & 0o7777 == 0o700
         assert (stage / "nginx.conf").read_text().splitlines()[2] == f"    include {stage}/conf.d/*.conf;"
         assert (stage / "conf.d/ours.conf").read_text() == f"key {stage}/secrets/key; types {root}/mime.types;"
@@ -411,25 +414,25 @@ def test_stage_is_the_hosts_configuration_with_ours(root: Path, tmp_path: Path) 
 
 
 def test_nginx_conf_says_group_and_whether_it_includes_sites(root: Path) -> None:
-    assert gateway_nginx.workers_group(root) == "www-data"
-    assert gateway_nginx.includes_conf_d(root)
+    assert nginx.workers_group(root) == "www-data"
+    assert nginx.includes_conf_d(root)
     (root / "nginx.conf").write_text("user a staff;\nhttp {\n    # include conf.d/*.conf;\n}\n")
-    assert gateway_nginx.workers_group(root) == "staff"
-    assert not gateway_nginx.includes_conf_d(root)
+    assert nginx.workers_group(root) == "staff"
+    assert not nginx.includes_conf_d(root)
     (root / "nginx.conf").write_text("include conf.d/*.conf;")
-    assert gateway_nginx.workers_group(root) == "root"
-    assert gateway_nginx.includes_conf_d(root)
+    assert nginx.workers_group(root) == "root"
+    assert nginx.includes_conf_d(root)
 
 
 def test_files_are_put_back_as_they_were(root: Path) -> None:
     (root / "link").symlink_to("mime.types")
     (root / "mime.types").chmod(0o640)
-    kept = gateway_nginx.keep(root, ["mime.types", "link", "conf.d/new.conf"])
+    kept = nginx.keep(root, ["mime.types", "link", "conf.d/new.conf"])
     (root / "mime.types").write_text("changed")
     (root / "mime.types").chmod(0o644)
     (root / "link").unlink()
     (root / "conf.d/new.conf").write_text("new")
-    gateway_nginx.put_back(kept, root)
+    nginx.put_back(kept, root)
     assert (root / "mime.types").read_text() == "types"
     assert (root / "mime.types").stat().st_mode & 0o7777 == 0o640
     assert os.readlink(root / "link") == "mime.types"  # noqa: PTH115
@@ -437,10 +440,10 @@ def test_files_are_put_back_as_they_were(root: Path) -> None:
 
 
 def test_file_that_was_not_replaced_needs_no_space_to_be_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = gateway_nginx.keep(root, ["mime.types", "conf.d/new.conf"])
+    kept = nginx.keep(root, ["mime.types", "conf.d/new.conf"])
     (root / "conf.d/new.conf").write_text("new")
-    monkeypatch.setattr(gateway_nginx, "replace_file", None)
-    gateway_nginx.put_back(kept, root)
+    monkeypatch.setattr(nginx, "replace_file", None)
+    nginx.put_back(kept, root)
     assert not (root / "conf.d/new.conf").exists()
 
 
@@ -452,7 +455,7 @@ def test_example_site_is_unused_as_long_as_nobody_has_touched_it(root: Path, tmp
     (root / "sites-enabled").mkdir()
     (root / "sites-available").mkdir()
     (root / "sites-available/default").write_text("site")
-    assert gateway_nginx.unused_default_site(root, pages) == []
+    assert nginx.unused_default_site(root, pages) == []
     (root / "sites-enabled/default").symlink_to(root / "sites-available/default")
     (pages / "index.html").write_text("mine")
-    assert gateway_nginx.unused_default_site(root, pages) == []
+    assert nginx.unused_default_site(root, pages) == []

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rendered_templates import render
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import gateway_nginx as nginx
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import nginx
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_nginx
 
 RunModule = Callable[..., dict[str, Any]]

@@ -15,7 +15,7 @@ from rendered_templates import render
 from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.nginx_word import nginx_word
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.input_checks import control_characters
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_info
 
 RunModule = Callable[..., dict[str, Any]]

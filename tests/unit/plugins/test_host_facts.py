@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import last_good
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import last_good
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_versions_info, unit_restart_info
 
 RunModule = Callable[..., dict[str, Any]]

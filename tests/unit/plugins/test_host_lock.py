@@ -21,9 +21,9 @@ import yaml
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import host_lock as action_plugin
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import host_program
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_lock import look, release, take
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_memory
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import received_call
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.host_lock import look, release, take
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_cache
 
 PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 OURS = {"run": "ours", "owner": "alice@ctl1", "pid": 1, "process": "1", "machine": "m"}
@@ -122,10 +122,10 @@ def test_whatever_the_run_does_on_the_host_renews_it(lock: Path) -> None:
     take(OURS, 60, path=str(lock))
     age(lock, 50)
     before = lock.stat().st_mtime
-    host_program.renew(str(lock), "theirs")
-    host_program.renew(str(lock.with_name("none")), "ours")
+    received_call.renew(str(lock), "theirs")
+    received_call.renew(str(lock.with_name("none")), "ours")
     assert lock.stat().st_mtime == before
-    host_program.renew(str(lock), "ours")
+    received_call.renew(str(lock), "ours")
     assert lock.stat().st_mtime > before + 40
 
 
@@ -139,7 +139,7 @@ def act(lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def run(name: str = "ours", check: bool = False, **arguments: Any) -> dict[str, Any]:
         (tmp_path / name).mkdir(exist_ok=True)
-        monkeypatch.setattr(run_memory.constants, "DEFAULT_LOCAL_TMP", str(tmp_path / name))
+        monkeypatch.setattr(run_cache.constants, "DEFAULT_LOCAL_TMP", str(tmp_path / name))
         task = SimpleNamespace(async_val=0, check_mode=check, diff=False, action="host_lock", args=arguments)
         plugin = action_plugin.ActionModule(
             task, MagicMock(transport="local"), MagicMock(), MagicMock(), MagicMock(), MagicMock()

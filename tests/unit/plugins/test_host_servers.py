@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import host_servers, server_instances
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer, find_servers
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
+    host_servers,
+    instances,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
+    HostServer,
+    find_servers,
+)
 
 Find = Callable[..., dict[str, HostServer]]
 
@@ -42,7 +48,7 @@ def find(systemctl: Systemctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Find the servers of a host by their names: units in tmp_path/units, configuration in tmp_path/etc."""
     (tmp_path / "units").mkdir()
     (tmp_path / "etc").mkdir()
-    monkeypatch.setattr(server_instances, "UNIT_PATH", tmp_path / "units")
+    monkeypatch.setattr(instances, "UNIT_PATH", tmp_path / "units")
 
     def run(instances: list[dict[str, Any]]) -> dict[str, HostServer]:
         found = find_servers(systemctl, "serving", str(tmp_path / "etc"), instances, ["MLP", "CNN"])  # type: ignore[arg-type]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.installed_package import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.installed_package import (
     control_file,
     copy_files,
     refuse_altered,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import PackageError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import PackageError
 
 STATUS = """\
 Package: tensorflow-model-server

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import listening_sockets
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import listening_sockets
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
     Holder,
     check_port,

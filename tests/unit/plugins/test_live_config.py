@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.live_config import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
     Models,
     Step,
     catalog_models,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import files
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import files
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import managed_file
 
 Write = Callable[..., dict[str, Any]]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import (
     CPU_FLAGS,
     OPTIMIZED,
     TIMED_OUT,

@@ -23,10 +23,10 @@ sys.path.append(str(LAB_TESTS))
 
 from lab_server import LabServer, Traffic, is_open, running, wait_for  # noqa: E402
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import live_config  # noqa: E402
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import (  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (  # noqa: E402
     control_group,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import live_config  # noqa: E402
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import models_config  # noqa: E402
 
 LOAD, MOVE, DROP = "load what the labels will lead to", "move the labels", "drop what is not wanted any more"

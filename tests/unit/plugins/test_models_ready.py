@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from stub_http import StubServer
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import serving_wait
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import control_group
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import Line
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import control_group
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import serving_wait
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import Line
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import models_ready
 
 PREDICT = "/v1/models/MLP/versions/2:predict"

@@ -15,7 +15,9 @@ from types import ModuleType
 import pytest
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import render_models_config
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
+    render_models_config,
+)
 
 PROGRAM = Path(__file__).resolve().parents[3] / "roles/tfserving_monitoring/files/tfserving_versions.py"
 OK = ("OK", "")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from rendered_templates import ROLES, render
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.networks import (
     allowed_networks,
     private_networks,
 )

@@ -41,8 +41,8 @@ from openpgp_packets import (
     subpacket,
 )
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import openpgp
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.openpgp import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import openpgp
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
     OpenPGPError,
     Packet,
     SigningKey,

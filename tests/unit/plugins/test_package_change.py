@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.model_server_package import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import (
+    Changer,
+    Store,
+    observe,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import (
     Change,
     Host,
     Package,
     PackageError,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.package_change import (
-    Changer,
-    Store,
-    observe,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
     model_server_package,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from saved_model_files import message, number, varint
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import protobuf_wire
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.protobuf_wire import WireError, WireReader
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import protobuf_wire
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.protobuf_wire import (
+    WireError,
+    WireReader,
+)
 
 HUGE = 1 << 40
 

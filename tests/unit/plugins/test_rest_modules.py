@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import rest, serving_wait
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     check_port,
     control_group,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.rest import ServingClient, ServingError
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.serving_wait import missing_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import rest, serving_wait
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
+    ServingClient,
+    ServingError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import missing_versions
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_status_info, models_ready, predict
 
 RunModule = Callable[..., dict[str, Any]]

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from saved_model_files import make_saved_model
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import (
+    version_files,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
+)
 
 
 @pytest.fixture
@@ -43,30 +47,30 @@ def model(tmp_path: Path) -> Path:
     ],
 )
 def test_version_is_read_from_a_directory_name(name: str, version: int | None) -> None:
-    assert saved_model.parse_version(name) == version
+    assert version_files.parse_version(name) == version
 
 
 def test_published_versions_are_the_numbered_directories(tmp_path: Path) -> None:
     for name in ("1", "002", "10", "tmp", ".staging-3"):
         (tmp_path / name).mkdir()
     (tmp_path / "4").write_text("a file")
-    assert saved_model.published_versions(tmp_path) == {1: "1", 2: "002", 10: "10"}
+    assert version_files.published_versions(tmp_path) == {1: "1", 2: "002", 10: "10"}
 
 
 def test_missing_base_path_has_no_versions(tmp_path: Path) -> None:
-    assert saved_model.published_versions(tmp_path / "none") == {}
+    assert version_files.published_versions(tmp_path / "none") == {}
 
 
 def test_source_versions_are_listed_by_number(tmp_path: Path) -> None:
     for name in ("2", "010", ".git"):
         (tmp_path / name).mkdir()
     (tmp_path / ".DS_Store").touch()
-    assert saved_model.source_versions(tmp_path) == ({2: tmp_path / "2", 10: tmp_path / "010"}, [])
+    assert version_files.source_versions(tmp_path) == ({2: tmp_path / "2", 10: tmp_path / "010"}, [])
 
 
 def test_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SavedModelError, match="none is not a directory"):
-        saved_model.source_versions(tmp_path / "none")
+        version_files.source_versions(tmp_path / "none")
 
 
 @pytest.mark.parametrize("hidden", [[], [".keep"]])
@@ -74,7 +78,7 @@ def test_source_without_versions_is_refused(tmp_path: Path, hidden: list[str]) -
     for name in hidden:
         (tmp_path / name).touch()
     with pytest.raises(SavedModelError, match="has no version directory"):
-        saved_model.source_versions(tmp_path)
+        version_files.source_versions(tmp_path)
 
 
 def stray(source: Path) -> None:
@@ -88,7 +92,7 @@ def stray(source: Path) -> None:
 def test_what_is_no_version_is_passed_over_and_told(tmp_path: Path) -> None:
     (tmp_path / "2").mkdir()
     stray(tmp_path)
-    versions, others = saved_model.source_versions(tmp_path)
+    versions, others = version_files.source_versions(tmp_path)
     assert versions == {2: tmp_path / "2"}
     assert sorted(others) == sorted(
         [
@@ -102,14 +106,14 @@ def test_what_is_no_version_is_passed_over_and_told(tmp_path: Path) -> None:
             "7 (not a directory)",
         ]
     )
-    assert saved_model.source_versions(tmp_path, [2]) == (versions, [])
+    assert version_files.source_versions(tmp_path, [2]) == (versions, [])
 
 
 def test_source_of_nothing_but_strays_is_refused_with_their_names(tmp_path: Path) -> None:
     for name in "abcdefg":
         (tmp_path / name).mkdir()
     with pytest.raises(SavedModelError, match=f"such as {tmp_path}/1; it holds a, b, c, d, e and 2 more$"):
-        saved_model.source_versions(tmp_path)
+        version_files.source_versions(tmp_path)
 
 
 def test_source_with_one_version_under_two_names_is_refused(tmp_path: Path) -> None:
@@ -118,56 +122,56 @@ def test_source_with_one_version_under_two_names_is_refused(tmp_path: Path) -> N
     (tmp_path / "2").mkdir()
     for wanted in (None, [1]):
         with pytest.raises(SavedModelError, match="are both version 1"):
-            saved_model.source_versions(tmp_path, wanted)
-    assert saved_model.source_versions(tmp_path, [2])[0][2] == tmp_path / "2"
+            version_files.source_versions(tmp_path, wanted)
+    assert version_files.source_versions(tmp_path, [2])[0][2] == tmp_path / "2"
 
 
 def test_every_file_is_listed_with_size_and_time(model: Path) -> None:
     os.utime(model / "saved_model.pb", ns=(0, 1_700_000_000_123_456_789))
     (model / "assets" / ".hidden").touch()
-    files = saved_model.list_files(model)
+    files = version_files.list_files(model)
     shards = [f"variables/variables.data-0000{index}-of-00003" for index in range(3)]
     others = ["assets/.hidden", "assets/words.txt", "saved_model.pb", "variables/variables.index"]
     assert sorted(files) == [*others[:3], *shards, others[3]]
     size = (model / "saved_model.pb").stat().st_size
     assert files["saved_model.pb"] == {"size": size, "mtime_ns": 1_700_000_000_123_456_789}
-    assert saved_model.total_bytes(files) == sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    assert version_files.total_bytes(files) == sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("target", ["saved_model.pb", "assets", "missing", "/etc/passwd"])
 def test_symlinks_are_refused(model: Path, target: str) -> None:
     (model / "link").symlink_to(target)
     with pytest.raises(SavedModelError, match="link is a symbolic link"):
-        saved_model.list_files(model)
+        version_files.list_files(model)
 
 
 def test_fifos_are_refused(model: Path) -> None:
     os.mkfifo(model / "assets" / "pipe")
     with pytest.raises(SavedModelError, match="pipe is a named pipe"):
-        saved_model.list_files(model)
+        version_files.list_files(model)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"], ids=["Latin-1", "newline"])
 def test_name_that_is_not_printable_utf8_is_refused(model: Path, name: bytes) -> None:
     (model / os.fsdecode(name)).touch()
     with pytest.raises(SavedModelError, match="UTF-8"):
-        saved_model.list_files(model)
+        version_files.list_files(model)
 
 
 def test_missing_directory_has_no_empty_list_of_files(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="none"):
-        saved_model.list_files(tmp_path / "none")
+        version_files.list_files(tmp_path / "none")
 
 
 def test_digests_are_of_the_content(model: Path) -> None:
-    files = saved_model.add_digests(model, saved_model.list_files(model))
+    files = version_files.add_digests(model, version_files.list_files(model))
     assert files["assets/words.txt"]["sha256"] == hashlib.sha256(b"one\n").hexdigest()
     assert all(set(facts) == {"size", "mtime_ns", "sha256"} for facts in files.values())
 
 
 def stamp_and_digest(model: Path) -> tuple[str, str]:
-    files = saved_model.list_files(model)
-    return saved_model.tree_stamp(files), saved_model.tree_digest(saved_model.add_digests(model, files))
+    files = version_files.list_files(model)
+    return version_files.tree_stamp(files), version_files.tree_digest(version_files.add_digests(model, files))
 
 
 def test_copy_with_its_times_has_the_same_stamp_and_digest(model: Path, tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ def test_changed_tree_has_another_digest(model: Path, change: str) -> None:
 
 
 def test_stamp_and_digest_do_not_depend_on_the_order_of_listing(model: Path) -> None:
-    files = saved_model.add_digests(model, saved_model.list_files(model))
+    files = version_files.add_digests(model, version_files.list_files(model))
     backwards = dict(reversed(list(files.items())))
-    assert saved_model.tree_digest(backwards) == saved_model.tree_digest(files)
-    assert saved_model.tree_stamp(backwards) == saved_model.tree_stamp(files)
+    assert version_files.tree_digest(backwards) == version_files.tree_digest(files)
+    assert version_files.tree_stamp(backwards) == version_files.tree_stamp(files)

@@ -24,21 +24,29 @@ from file_server import FileServer
 from saved_model_files import make_saved_model
 from stub_http import unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import fetch_archive as archive_source
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import fetching
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_fetch as dispatch
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetch_s3 import objects_below, split_url
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import Progress, Received, Request
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch import archive_source, request
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch import fetch as dispatch
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.fetch import fetch
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.pull import pull_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import (
+    Progress,
+    Received,
+    Request,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.s3_source import (
+    objects_below,
+    split_url,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
     add_digests,
     list_files,
     tree_digest,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_fetch import fetch
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_pull import pull_version
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import FETCH_UID
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import WARMUP_FILE
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
+    WARMUP_FILE,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import FETCH_UID
 
 pytestmark = pytest.mark.usefixtures("no_environment_proxy")
 SAMPLE = {"signature_name": "serving_default", "instances": [[1.0, 2.0]]}
@@ -265,8 +273,8 @@ def test_module_that_is_killed_at_any_time_ends_in_the_right_files(host: Host, w
     code = (
         "import dataclasses, sys; from pathlib import Path;"
         f"sys.path.insert(0, {str(Path(__file__).resolve().parents[3] / '.collections')!r});"
-        "from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import Request;"
-        "from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_fetch import fetch;"
+        "from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import Request;"
+        "from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.fetch import fetch;"
         "nothing = {field.name: None for field in dataclasses.fields(Request)};"
         "given = dict(no_proxy=[], prunable_bytes=0, timeout_seconds=5, url=sys.argv[1], digest=sys.argv[2],"
         " staging=Path(sys.argv[3])); fetch(Request(**{**nothing, **given}))"
@@ -302,7 +310,7 @@ def test_progress_is_told_while_it_downloads_and_unpacks(
             path = host.staging.with_name(".staging-1.progress")
             told.append((json.loads(path.read_text()), path.stat().st_mode & 0o777))
 
-    monkeypatch.setattr(fetching, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(request, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(dispatch, "Progress", Watched)
     fetch_from()
     assert ({"bytes": len(ARCHIVE), "total": len(ARCHIVE), "what": "downloading"}, 0o644) in told

@@ -12,8 +12,10 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from saved_model_files import SIGNATURES, make_saved_model
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import Inspection
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import (
+    version_files,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import Inspection
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_info
 
 Info = Callable[..., dict[str, Any]]
@@ -35,7 +37,7 @@ def model(tmp_path: Path) -> Path:
 def test_model_is_told_whole(info: Info, model: Path) -> None:
     result = info(model)
     result.pop("invocation")
-    files = saved_model.list_files(model)
+    files = version_files.list_files(model)
     assert result == {
         "changed": False,
         "servable": True,
@@ -47,7 +49,7 @@ def test_model_is_told_whole(info: Info, model: Path) -> None:
         "shards": {"expected": 2, "missing": [], "extra": [], "truncated": {}},
         "bytes": sum(path.stat().st_size for path in model.rglob("*") if path.is_file()),
         "files": 5,
-        "digest": saved_model.tree_digest(saved_model.add_digests(model, files)),
+        "digest": version_files.tree_digest(version_files.add_digests(model, files)),
     }
 
 

@@ -31,21 +31,27 @@ from saved_model_files import (
 )
 from tensorflow_operations import module_text
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import (
+    graph as graph_walk,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import (
+    inspection,
     protobuf_wire,
-    saved_model_graph,
-    saved_model_inspection,
     tensor_types,
     tensorflow_operations,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import (
     check_saved_model,
     examine_saved_model,
     inspect_saved_model,
     signature_lines,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import warmup_records
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
+    warmup_records,
+)
 
 KINDS = Path(__file__).parent / "saved_models"
 BROKEN = {"sequential_saved", "subclass_saved", "subclass_fitted_saved"}
@@ -564,7 +570,7 @@ def test_warmup_requests_that_a_version_brings_are_read(model: Path, monkeypatch
     file.write_bytes(b"one request a line\n")
     (problem,) = problems_of(model)
     assert "requests that the server can make, and it would not serve the version: it is no TFRecord; write" in problem
-    monkeypatch.setattr(saved_model_inspection, "MAX_READ_BYTES", 10)
+    monkeypatch.setattr(inspection, "MAX_READ_BYTES", 10)
     (warning,) = check_saved_model(model).warnings
     assert warning.startswith(f"{file} is not looked into")
 
@@ -660,11 +666,11 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_inspection
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import inspection
 resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 for path in sys.argv[2:]:
-    _, problems = saved_model_inspection.examine_saved_model(Path(path))
+    _, problems = inspection.examine_saved_model(Path(path))
     print(" ".join(problems))
 """
 
@@ -728,7 +734,7 @@ def test_what_is_kept_of_a_graph_is_bounded(
     }
     path = make_saved_model(tmp_path / "1", signatures={"s": facts})
     check_saved_model(path)
-    home = {"MAX_PARTS": saved_model_inspection, "MAX_RANK": tensor_types}.get(limit, saved_model_graph)
+    home = {"MAX_PARTS": inspection, "MAX_RANK": tensor_types}.get(limit, graph_walk)
     monkeypatch.setattr(home, limit, 3)
     assert complaint in problems_of(path)[0]
 

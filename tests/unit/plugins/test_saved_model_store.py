@@ -19,8 +19,7 @@ import pytest
 from saved_model_files import make_saved_model
 from saved_model_publishing import publish as publish_received
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
     add_digests,
     list_files,
@@ -28,12 +27,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_
     tree_digest,
     tree_stamp,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import store as model_store
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.arrival import (
     plan_versions,
     publish_version,
     stage_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
     plan_staging,
     remove,
@@ -259,7 +259,7 @@ def test_everything_is_on_the_disk_before_the_version_appears(
     synced: list[Path] = []
     at_rename: list[Path] = []
     rename = os.rename
-    monkeypatch.setattr(saved_model_store, "sync", synced.append)
+    monkeypatch.setattr(model_store, "sync", synced.append)
     monkeypatch.setattr(os, "rename", lambda old, new: (at_rename.extend(synced), rename(old, new)))
     publish(store, 1, files, GROUP, EXTRA)
     staging = store.staging(1)
@@ -458,7 +458,7 @@ def test_patch_of_another_file_is_found_out(
     arrive(new, store.staging(2), [name for name in names if name != WEIGHTS], 0)
     if data:
         write_patch(store.staging(2), data, 0)
-    saved_model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
+    model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
     assert publish_received(store, 2, files, GROUP, EXTRA) == [WEIGHTS]
 
 
@@ -480,7 +480,7 @@ def test_removed_version_is_renamed_away_before_its_files_go(
 ) -> None:
     publish_as(store, source, 1)
     whole = tree(store.version(1))
-    remove_tree = saved_model_store.remove_tree
+    remove_tree = model_store.remove_tree
     seen = []
 
     def watched(path: Path) -> None:
@@ -488,7 +488,7 @@ def test_removed_version_is_renamed_away_before_its_files_go(
             seen.append((path, store.published(), tree(path)))
         remove_tree(path)
 
-    monkeypatch.setattr(saved_model_store, "remove_tree", watched)
+    monkeypatch.setattr(model_store, "remove_tree", watched)
     remove(store, 1)
     assert seen == [(store.removed(1), {}, whole)]
     assert list(store.path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import re
 import shutil
 import subprocess
 import zlib
@@ -20,23 +21,29 @@ from saved_model_files import SIGNATURES, make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import saved_models
 from ansible_collections.modelops.tensorflow_serving.plugins.action.saved_models import Receiver
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import Inspection
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     add_digests,
     list_files,
     tree_digest,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_inspection import Inspection
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
     WARMUP_FILE,
     warmup_records,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import store
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     unproven,
     withdraw,
     withdrawn,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import patches, run_memory, sources
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import (
+    delta,
+    host_calls,
+    model_sources,
+    run_cache,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Transport
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
@@ -52,7 +59,7 @@ def new_run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     """Begin another run of Ansible, which remembers nothing of the one before."""
 
     def begin() -> None:
-        monkeypatch.setattr(run_memory.constants, "DEFAULT_LOCAL_TMP", str(tmp_path_factory.mktemp("run")))
+        monkeypatch.setattr(run_cache.constants, "DEFAULT_LOCAL_TMP", str(tmp_path_factory.mktemp("run")))
 
     return begin
 
@@ -179,8 +186,8 @@ def test_second_run_changes_nothing_reads_nothing_and_asks_the_host_once(
     publish()
     new_run()
     action.calls.clear()
-    monkeypatch.setattr(sources, "add_digests", None)
-    monkeypatch.setattr(sources, "check_saved_model", None)
+    monkeypatch.setattr(model_sources, "add_digests", None)
+    monkeypatch.setattr(model_sources, "check_saved_model", None)
     result = publish()
     assert (result["changed"], result["published"]) == (False, [])
     assert [diff["before"] == diff["after"] for diff in result["diff"]] == [True]
@@ -527,8 +534,8 @@ def test_of_a_large_file_only_what_is_new_is_sent(
     is_here: bool,
 ) -> None:
     """Where the version before is on the controller as well; else rsync finds it out."""
-    monkeypatch.setattr(patches, "COMPARED_BYTES", 1000)
-    monkeypatch.setattr(patches, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(delta, "COMPARED_BYTES", 1000)
+    monkeypatch.setattr(delta, "BLOCK_BYTES", 100)
     for version, weights in (("1", b"a" * 5000), ("2", b"a" * 2000 + b"b" * 150 + b"a" * 3000)):
         shutil.rmtree(source / version)
         make_saved_model(source / version, weights=weights)
@@ -561,7 +568,7 @@ def test_patch_that_is_corrupted_on_its_way_is_made_up_for(
     wrap_rsync: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patches, "COMPARED_BYTES", 1000)
+    monkeypatch.setattr(delta, "COMPARED_BYTES", 1000)
     shutil.rmtree(source / "1")
     shutil.rmtree(source / "2")
     make_saved_model(source / "1", weights=b"a" * (4 << 20))
@@ -654,7 +661,7 @@ def test_what_may_be_a_fault_of_a_model_is_a_warning(
     warnings: list[str] = []
     monkeypatch.setattr(action._display, "warning", warnings.append)
     inspection = Inspection(signatures=SIGNATURES, warnings=["reads in a branch"])
-    monkeypatch.setattr(sources, "check_saved_model", lambda *_: inspection)
+    monkeypatch.setattr(model_sources, "check_saved_model", lambda *_: inspection)
     publish(check=True, versions=[1])
     assert warnings == ["reads in a branch"]
 
@@ -782,19 +789,17 @@ def test_interpreter_and_environment_of_the_task_are_used(
     assert commands[0].startswith("HTTPS_PROXY=http://proxy:3128 /opt/python3 -c ")
 
 
-def test_what_is_sent_to_a_host_stays_small(
-    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-    execute = action._low_level_execute_command
-
-    def weigh(command: str, in_data: bytes = b"", **options: Any) -> Any:
-        sizes.append(len(command) + len(in_data))
-        return execute(command, in_data=in_data, **options)
-
-    monkeypatch.setattr(action, "_low_level_execute_command", weigh)
-    publish(versions=[1])
-    assert 1000 < max(sizes) < 24_000
+def test_all_that_a_function_imports_is_sent_with_it() -> None:
+    sent = dict(host_calls._sources(store.__name__))
+    assert {name.rpartition("module_utils.")[2] for name in sent} >= {
+        "_store.store",
+        "_store.user_tree",
+        "_common.files",
+    }
+    imports = "\n".join(sent.values())
+    modules = re.findall(r"^from (\S+_utils\.\S+) import (\w+)", imports, re.MULTILINE)
+    assert modules
+    assert all(package in sent or f"{package}.{name}" in sent for package, name in modules)
 
 
 def test_missing_rsync_on_the_host_is_told(

@@ -16,23 +16,29 @@ from saved_model_files import make_saved_model
 from saved_model_publishing import publish
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import saved_model_store, user_tree
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
-    saved_models_prune as module_utils_prune,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.host_servers import HostServer
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import control_group
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.room import readable
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import control_group
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import prune as module_utils_prune
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     add_digests,
     list_files,
     total_bytes,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import (
+    store as model_store,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import (
+    user_tree,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import readable
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
     stage,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import prove, withdraw
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
+    prove,
+    withdraw,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_models_prune
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
@@ -113,7 +119,7 @@ def publish_version(store: ModelStore, version: int, weights: bytes | None = Non
         store.path.parent.parent / "sources" / store.path.name / str(version), weights=weights or b"w" * version
     )
     files = add_digests(source, list_files(source))
-    names = saved_model_store.plan_staging(store, version, files).names
+    names = store.plan_staging(store, version, files).names
     stage(store, version, names, LOGIN, GROUP)
     for name in names:
         (store.staging(version) / name).parent.mkdir(parents=True, exist_ok=True)
@@ -602,7 +608,7 @@ def test_next_run_finishes_what_was_killed_anywhere(
 ) -> None:
     """Every system call that changes a directory is a place to be killed at."""
     calls = [
-        (saved_model_store, "remove_tree"),
+        (model_store, "remove_tree"),
         (user_tree, "remove_tree"),
         (os, "rename"),
         (Path, "unlink"),

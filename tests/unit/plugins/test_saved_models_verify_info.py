@@ -15,17 +15,19 @@ from ansible.module_utils.basic import AnsibleModule
 from saved_model_files import make_saved_model
 from saved_model_publishing import publish
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     add_digests,
     list_files,
     total_bytes,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
+    WARMUP_FILE,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
     plan_staging,
     stage,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import WARMUP_FILE
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_models_verify_info
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")

@@ -18,15 +18,15 @@ from model_server import text_protos  # noqa: E402 - the messages that tensorflo
 from tensorflow.core.protobuf import config_pb2  # noqa: E402
 from tensorflow_serving.config import model_server_config_pb2, platform_config_pb2  # noqa: E402
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import server_config  # noqa: E402
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import (  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import config_files  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (  # noqa: E402
     ServerConfigError,
     check_file,
     parse_models_config,
     render_file,
     render_models_config,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import (  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.text_format import (  # noqa: E402
     Message,
     TextFormatError,
 )
@@ -70,12 +70,12 @@ def differences(ours: Message, theirs: Any, at: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (server_config.MODEL_SERVER_CONFIG, model_server_config_pb2.ModelServerConfig()),
-        (server_config.SESSION_CONFIG, config_pb2.ConfigProto()),
-        (server_config.PLATFORM_CONFIG, platform_config_pb2.PlatformConfigMap()),
-        (server_config.BATCHING_PARAMETERS, text_protos.new("BatchingParameters")),
-        (server_config.MONITORING_CONFIG, text_protos.new("MonitoringConfig")),
-        (server_config.SSL_CONFIG, text_protos.new("SSLConfig")),
+        (config_files.MODEL_SERVER_CONFIG, model_server_config_pb2.ModelServerConfig()),
+        (config_files.SESSION_CONFIG, config_pb2.ConfigProto()),
+        (config_files.PLATFORM_CONFIG, platform_config_pb2.PlatformConfigMap()),
+        (config_files.BATCHING_PARAMETERS, text_protos.new("BatchingParameters")),
+        (config_files.MONITORING_CONFIG, text_protos.new("MonitoringConfig")),
+        (config_files.SSL_CONFIG, text_protos.new("SSLConfig")),
     ],
 )
 def test_schema_is_a_part_of_the_real_message(ours: Message, theirs: ProtobufMessage) -> None:

@@ -10,8 +10,10 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import server_directories
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_directories import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import (
+    directories,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import (
     MARKER,
     account_problems,
     hidden_problems,
@@ -96,7 +98,7 @@ def test_other_name_of_root_is_refused() -> None:
 
 @pytest.fixture
 def run(run_module: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(server_directories.os, "chown", lambda *_: None)
+    monkeypatch.setattr(directories.os, "chown", lambda *_: None)
 
     def play(*folders: Path, **more: Any) -> dict[str, Any]:
         directories = [{"variable": f"variable_{number}", "path": str(path)} for number, path in enumerate(folders)]
@@ -106,7 +108,7 @@ def run(run_module: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_directory_is_made_marked_and_known_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_directories, "owner_and_group", lambda _: ("root", GROUP))
+    monkeypatch.setattr(directories, "owner_and_group", lambda _: ("root", GROUP))
     folder = tmp_path / "a" / "b"
     made = run(folder, check=True)
     assert made["changed"]
@@ -158,7 +160,7 @@ def test_directories_of_version_0_1_are_known_by_owner_and_mode_or_by_manifests(
     (config / "models.config").touch()
     config.chmod(0o751)
     assert run(config)["failed"]
-    monkeypatch.setattr(server_directories, "owner_and_group", lambda _: ("root", GROUP))
+    monkeypatch.setattr(directories, "owner_and_group", lambda _: ("root", GROUP))
     assert run(config)["changed"]
     assert (config / MARKER).is_file()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import (
     KNOWN_FLAGS,
     Setting,
     command_line,

@@ -9,10 +9,11 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import server_instances, systemd
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import Holder
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import KNOWN_FLAGS
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import systemd
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import Holder
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import instances as server_instances
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import KNOWN_FLAGS
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     Host,
     Instance,
     InstancesError,

@@ -11,20 +11,25 @@ from typing import Any
 import pytest
 from stub_http import StubServer, unused_port
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import (
-    last_good,
-    rest,
-    server_instances,
-    server_rollback,
-    serving_wait,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.last_good import LAST_GOOD
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.listening_sockets import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
     control_group,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import unproven, withdrawn
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import (
+    last_good,
+    rollback,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.last_good import LAST_GOOD
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
+    instances,
+    rest,
+    serving_wait,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
+    unproven,
+    withdrawn,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import server_rollback as module
 
 OK = ("OK", "")
@@ -89,11 +94,11 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, serving: StubServer, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path, serving)
-    for owner in (last_good, server_rollback):
+    for owner in (last_good, rollback):
         monkeypatch.setattr(owner, "UNIT_PATH", made.units)
-    monkeypatch.setattr(server_instances, "UNIT_PATH", made.units)
+    monkeypatch.setattr(instances, "UNIT_PATH", made.units)
     # The process of the tests has no flags of a server: those of the unit count.
-    monkeypatch.setattr(server_rollback, "process_flags", lambda _: {})
+    monkeypatch.setattr(rollback, "process_flags", lambda _: {})
     monkeypatch.setattr(module.AnsibleModule, "run_command", lambda _, command, **more: made.run_command(command))
     monkeypatch.setattr(serving_wait, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(serving_wait, "SETTLE_SECONDS", 0.05)
@@ -309,14 +314,14 @@ def test_server_that_does_not_serve_with_files_that_have_served_is_freed_of_what
 ) -> None:
     """It says nothing of why, so that any version that none has served may be the cause."""
     store = recorded.publish("MLP", 2)
-    wait, port = server_rollback.wait_until_served, unused_port()
+    wait, port = rollback.wait_until_served, unused_port()
 
     def silent(client: Any, unit: Any, expected: dict[str, list[int]], *more: Any) -> None:
         if 2 in expected["MLP"]:
             raise serving_wait.NotServed(f"nothing listens on port {port}")
         wait(client, unit, expected, *more)
 
-    monkeypatch.setattr(server_rollback, "wait_until_served", silent)
+    monkeypatch.setattr(rollback, "wait_until_served", silent)
     result = run()
     assert (list(withdrawn(store)), result["served"]) == ([2], True)
     assert result["withdrawn"][0]["reason"] == "the server does not serve with it"
@@ -334,7 +339,7 @@ def test_version_is_not_to_blame_where_the_server_does_not_serve_without_it_eith
     def fail(*_: Any) -> None:
         raise serving_wait.NotServed("serving.service is failed, so nothing is served.")
 
-    monkeypatch.setattr(server_rollback, "wait_until_served", fail)
+    monkeypatch.setattr(rollback, "wait_until_served", fail)
     result = run()
     assert (result["withdrawn"], result["served"]) == ([], False)
     assert (list(store.published()), unproven(store), withdrawn(store)) == ([1, 2], [2], {})

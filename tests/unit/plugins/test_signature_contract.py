@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from saved_model_files import SIGNATURES
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.signature_contract import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.signature_contract import (
     contract_errors,
     contract_problems,
 )

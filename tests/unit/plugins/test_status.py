@@ -17,14 +17,14 @@ from stub_http import StubServer
 from ansible_collections.modelops.tensorflow_serving.plugins.action.table import aligned, coloured
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_page import status_page
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.status_rows import status_rows
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     add_digests,
     list_files,
     tree_digest,
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_status_info
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_memory
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_cache
 
 Row = dict[str, Any]
 A, B = "a" * 64, "b" * 64
@@ -199,7 +199,7 @@ def test_version_that_others_put_under_a_number_of_the_catalogue_is_drift(tmp_pa
 def test_version_that_was_published_from_other_files_than_the_source_has_is_drift(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_single: bool
 ) -> None:
-    monkeypatch.setattr(run_memory.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(run_cache.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     source = make_saved_model(tmp_path / "MLP" / "1")
     files = list_files(source)
     published = version(1, digest=tree_digest(add_digests(source, files)), stamp=tree_stamp(files))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from saved_model_files import block, message, mutated, number, sealed, table, variables_index, varint
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import tensor_bundle
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.tensor_bundle import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model import tensor_bundle
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.tensor_bundle import (
     BundleError,
     StoredTensor,
     read_index,

@@ -13,11 +13,11 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import Message as ProtobufMessage
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     BATCHING_PARAMETERS,
     MODEL_SERVER_CONFIG,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.text_format import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.text_format import (
     MAX_TEXT_BYTES,
     Message,
     TextFormatError,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.unit_process import differences
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.unit_process import differences
 
 Differ = Callable[..., list[str]]
 GIVEN = {"PATH": "/usr/bin", "LANG": "C.UTF-8", "INVOCATION_ID": "x", "JOURNAL_STREAM": "9:1"}

@@ -23,21 +23,21 @@ from typing import Any
 import pytest
 from saved_model_files import make_saved_model
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.fetching import relative_path
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import relative_path
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     MAX_DEPTH,
     SavedModelError,
     add_digests,
     list_files,
     tree_digest,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_arrival import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.arrival import (
     plan_versions,
     publish_version,
     stage_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.user_tree import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import (
     UserTree,
     check_path,
     remove_tree,

@@ -12,8 +12,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model import SavedModelError
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.warmup_requests import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
     WARMUP_FILE,
     check_records,
     warmup_files,

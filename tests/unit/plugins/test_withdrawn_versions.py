@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils import withdrawn_versions
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.saved_model_store import ModelStore
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.withdrawn_versions import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import withdrawn_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     prove,
     unproven,
     withdraw,

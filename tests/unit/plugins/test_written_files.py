@@ -20,15 +20,17 @@ from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.networks import allowed_networks
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_config import render_models_config
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_flags import KNOWN_FLAGS
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils.server_instances import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
+    render_models_config,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import KNOWN_FLAGS
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     Host,
     Instance,
     InstancesError,
     instances,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.networks import allowed_networks
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "lab"))

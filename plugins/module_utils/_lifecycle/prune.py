@@ -1,0 +1,271 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which versions of the models on a host nobody needs any more, and how they go.
+
+A version goes by one rename, and its manifest after its files: a run that is killed leaves names with a dot, which the
+server does not parse and the next run deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
+    read_policy,
+    retained_versions,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingError, reason
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
+    ModelStore,
+    walk,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
+
+POLL_SECONDS = 0.5
+HTTP_NOT_FOUND = 404
+
+# What ModelStore names beside a version, and what its writers add to that.
+_BESIDE = re.compile(
+    r"\.(?:(?P<removed>removed|withdrawn)|(?P<staging>staging|incoming|basis)|(?P<manifest>manifest|unproven))"
+    r"-(?P<version>[0-9]+)(?P<suffix>(?:\.[a-z]+)*)"
+)
+_MARK = ".json"  # the suffix of what outlives a version that was withdrawn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What may go of one model.
+
+    versions are published ones that nothing but the running server may still need, in ascending order; by_hand are
+    those that would go too, had this collection put them there; leftovers are of runs that were interrupted.
+    """
+
+    model: str
+    store: ModelStore
+    versions: list[int] = field(default_factory=list)
+    by_hand: list[int] = field(default_factory=list)
+    leftovers: list[Path] = field(default_factory=list)
+    is_purged: bool = False
+
+    def left_over(self, removed: list[int]) -> list[str]:
+        """Return the names that remain in the model's directory once these versions and the leftovers are gone."""
+        folders = self.store.published()
+        gone = {path.name for path in self.leftovers} | {folders[version] for version in removed}
+        gone |= {self.store.manifest(version).name for version in removed}
+        return sorted({path.name for path in self.store.path.iterdir()} - gone)
+
+
+def plan_listed(base_path: Path, entry: dict[str, Any], keep: int | None, pending: set[int]) -> Plan:
+    """Return what may go of a model of the catalogue; keep is for an entry without its own.
+
+    pending versions count as published. Raises ValueError for an entry that says nothing that could be meant.
+    """
+    store = ModelStore(base_path / entry["name"])
+    keep = keep if entry.get("keep") is None else entry["keep"]
+    if keep is not None and keep < 1:
+        raise ValueError(f"model {entry['name']}: keep is {keep}, and has to be at least 1 (tfserving_models_keep)")
+    policy = read_policy(entry.get("model_version_policy"))
+    labels = {str(label): int(version) for label, version in (entry.get("version_labels") or {}).items()}
+    published = set(store.published())
+    available = published | pending
+
+    def is_wanted(version: int) -> bool:
+        """Say whether a version that has begun to arrive would stay."""
+        return version in pending or (
+            version not in published and version in retained_versions(keep, policy, labels, available | {version})
+        )
+
+    surplus = sorted(published - set(retained_versions(keep, policy, labels, available)))
+    ours = [version for version in surplus if store.manifest(version).exists()]
+    by_hand = [version for version in surplus if version not in ours]
+    return Plan(entry["name"], store, ours, by_hand, leftovers(store, is_wanted))
+
+
+def plan_unlisted(base_path: Path, listed: set[str], purge: bool) -> list[Plan]:
+    """Return what may go of the models that this collection published and the catalogue does not list.
+
+    Without purge that is only what was on its way out already.
+    """
+    plans = []
+    for entry in sorted(os.scandir(base_path), key=lambda entry: entry.name) if base_path.is_dir() else []:
+        store = ModelStore(Path(entry.path))
+        if entry.name in listed or not entry.is_dir(follow_symlinks=False) or not _is_ours(store):
+            continue
+        found = leftovers(store, lambda _: False)
+        if purge:
+            ours = sorted(version for version in store.published() if store.manifest(version).exists())
+            found += sorted(store.path.glob(f".withdrawn-*{_MARK}"))
+            plans.append(Plan(entry.name, store, ours, [], found, is_purged=True))
+        else:
+            plans.append(
+                Plan(entry.name, store, leftovers=[path for path in found if path.name.startswith(".removed-")])
+            )
+    return plans
+
+
+def leftovers(store: ModelStore, is_wanted: Callable[[int], bool]) -> list[Path]:
+    """Return what interrupted runs left beside the versions, in the order in which it may go.
+
+    What has begun to arrive stays if is_wanted says so of its version. A manifest is written before its version appears
+    and deleted after that is gone, so one without a version is needed only by a version that is about to appear.
+    """
+    # Looked at in this order, nothing that appears meanwhile is taken for a leftover.
+    names = sorted(path.name for path in store.path.iterdir()) if store.path.is_dir() else []
+    matches = [match for match in map(_BESIDE.fullmatch, names) if match]
+    arriving = {int(match["version"]) for match in matches if match["staging"] and is_wanted(int(match["version"]))}
+    published = store.published()
+    removed: list[Path] = []
+    unwanted: list[Path] = []
+    manifests: list[Path] = []
+    for match in matches:
+        version, path = int(match["version"]), store.path / match.group()
+        if match["removed"]:
+            removed += [] if match["suffix"] == _MARK else [path]
+        elif match["staging"] and version not in arriving:
+            unwanted.append(path)
+        elif match["manifest"] and version not in arriving and version not in published:
+            manifests.append(path)
+    return removed + unwanted + manifests
+
+
+def _is_ours(store: ModelStore) -> bool:
+    """Say whether this collection filled the directory of a model, or emptied it and was stopped then."""
+    names = [path.name for path in store.path.iterdir()]
+    status = store.path.stat()
+    emptied = not names and status.st_uid == 0 and status.st_mode & 0o7777 == BASE_MODE
+    return emptied or any(_BESIDE.fullmatch(name) for name in names)
+
+
+@dataclass
+class Usage:
+    """What the servers of a host use of plans, and what they do not say.
+
+    versions is {(model, version): why it stays}; unknown is {server: {"reason": ..., "models": [...]}} of those that
+    could not be asked, with the models of which no version goes therefore.
+    """
+
+    versions: dict[tuple[str, int], str] = field(default_factory=dict)
+    unknown: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add_unknown(self, server: HostServer, plan: Plan, why: str) -> None:
+        """Note that a server does not say what it uses of a plan."""
+        self.unknown.setdefault(server.name, {"reason": why, "models": []})["models"].append(plan.model)
+
+    def allowed(self, plan: Plan) -> list[int]:
+        """Return the versions of a plan that may go."""
+        if any(plan.model in one["models"] for one in self.unknown.values()):
+            return []
+        return [version for version in plan.versions if (plan.model, version) not in self.versions]
+
+
+def used_versions(servers: list[HostServer], plans: list[Plan]) -> Usage:
+    """Ask every server of the host which versions of plans it uses: all whose state is not END."""
+    usage = Usage()
+    for server in servers:
+        silence: OSError | None = None  # asked once: a server that hangs takes its time for each question
+        for plan in plans:
+            names = _names(server, plan) if plan.versions else {}
+            try:
+                if names and silence:
+                    raise silence
+                for name, is_told in names.items():
+                    usage.versions.update(_used_by(server, plan, name, is_told))
+            except (OSError, ServingError) as error:
+                silence = error if isinstance(error, OSError) else silence
+                if server.is_ours or any(names.values()):
+                    usage.add_unknown(server, plan, reason(error))
+    return usage
+
+
+def _names(server: HostServer, plan: Plan) -> dict[str, bool]:
+    """Return under which names a server may use a plan's versions, and of each whether it is known to be told to.
+
+    A running server is asked by the model's own name in any case, as its file may have changed since it read it.
+    """
+    told = server.names_of(plan.store.path)
+    if told is None:
+        return {plan.model: True}
+    may = [plan.model] if server.pid or plan.model in server.listed else []
+    return {**dict.fromkeys(may, False), **dict.fromkeys(told, True)}
+
+
+def _used_by(server: HostServer, plan: Plan, name: str, is_told: bool) -> dict[tuple[str, int], str]:
+    """Return what a server uses of a plan under a name.
+
+    Raises ServingError and OSError where it does not say: a model that it is told to serve and does not know yet, too.
+    """
+    try:
+        status = server.client().status(name)
+    except ServingError as error:
+        if error.status != HTTP_NOT_FOUND or is_told:
+            raise
+        return {}
+    states = {version: one["state"] for version, one in status.items()}
+    # After a restart with a newest version that cannot be loaded, the one to go back to is not loaded either.
+    is_needed = not plan.is_purged and "AVAILABLE" not in states.values() and (is_told or server.is_ours)
+    used = {}
+    for version in plan.versions:
+        if states.get(version, "END") != "END":
+            used[plan.model, version] = f"is {states[version]} in {server.name}"
+        elif is_needed:
+            used[plan.model, version] = f"may be needed by {server.name}, which has no version of it AVAILABLE"
+    return used
+
+
+def wait_for_release(servers: list[HostServer], plans: list[Plan], timeout_seconds: float) -> Usage:
+    """Return what the servers use of plans in the end; they unload a version a moment after a newer is AVAILABLE."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        usage = used_versions(servers, plans)
+        if not usage.versions or time.monotonic() >= deadline:
+            return usage
+        time.sleep(POLL_SECONDS)
+
+
+class LinkCount:
+    """Tells what deleting files gives back: the bytes of a file are free when the last hard link to it is gone."""
+
+    def __init__(self) -> None:
+        self._links: dict[tuple[int, int], int] = {}
+
+    def release(self, path: Path) -> int:
+        """Return how many bytes are free once this path goes, after those that were asked for before."""
+        freed = 0
+        if path.name.startswith(".incoming-"):
+            return freed  # another user may change what is in there meanwhile
+        for entry in (path, *walk(path)):
+            status = entry.lstat()
+            if entry.is_dir() and not entry.is_symlink():
+                continue
+            key = (status.st_dev, status.st_ino)
+            self._links[key] = self._links.get(key, status.st_nlink) - 1
+            if self._links[key] == 0:
+                freed += status.st_size
+        return freed
+
+
+def delete_leftovers(plan: Plan) -> None:
+    """Delete what interrupted runs left, and what another run has not made use of meanwhile. Raises OSError."""
+    for path in plan.leftovers:
+        UserTree(path, 0).remove()
+
+
+def delete_emptied_directory(plan: Plan) -> None:
+    """Delete the directory of a purged model unless something is left in it. Raises OSError."""
+    if plan.is_purged and not any(plan.store.path.iterdir()):
+        plan.store.path.rmdir()
+
+
+def version_sizes(plan: Plan) -> dict[int, int]:
+    """Return {version: size in bytes} of all versions of a model on the host."""
+    return {
+        version: sum(path.lstat().st_size for path in walk(plan.store.path / name) if not path.is_dir())
+        for version, name in plan.store.published().items()
+    }

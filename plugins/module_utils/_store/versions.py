@@ -1,0 +1,92 @@
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host has of models: their versions, where these lie, and what room is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import owner_and_group
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import (
+    access,
+    directory_problems,
+    is_right,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import free_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import check_path
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
+
+BASE_PATH = "tfserving_models_base_path"
+FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
+
+
+def look(base_path: str, models: list[str]) -> dict[str, Any]:
+    """Return the result of the module saved_model_versions_info for these models."""
+    return {
+        "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
+        "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
+        "base_path": describe_directory(Path(base_path)),
+        "free": free_room(Path(base_path)),
+    }
+
+
+def look_before_publishing(base_path: str, models: list[str], group: str, adopt: bool) -> dict[str, Any]:
+    """Return what look does, and in base_access what the base path is, None where it is as it has to be.
+
+    Raises SavedModelError where the base path may not be taken, or others than root can change what a path leads to.
+    """
+    problems = directory_problems(BASE_PATH, base_path, group, adopt)
+    if problems:
+        raise SavedModelError("\n".join(problems))
+    for name in models:
+        check_path(Path(base_path, name), BASE_PATH)
+    return {
+        **look(base_path, models),
+        "base_access": None if is_right(Path(base_path), group) else access(Path(base_path)),
+    }
+
+
+def describe(store: ModelStore) -> dict[str, dict[str, Any]]:
+    """Return what is known of each version of a model; what a manifest says is None where it has no readable one."""
+    return {
+        str(version): {
+            "directory": directory,
+            "intact": store.is_intact(version),
+            **dict.fromkeys(FACTS),
+            **_facts(store, version),
+        }
+        for version, directory in store.published().items()
+    }
+
+
+def digests_of(base_path: str, versions: list[list[Any]]) -> list[str | None]:
+    """Return the digest of the files that each of these versions, [model, version], has now.
+
+    None for one that is no SavedModel's: it has links, or more than a version may. Raises OSError.
+    """
+    digests: list[str | None] = []
+    for model, version in versions:
+        try:
+            digests.append(ModelStore(Path(base_path, model)).digest(version))
+        except SavedModelError:
+            digests.append(None)
+    return digests
+
+
+def _facts(store: ModelStore, version: int) -> dict[str, Any]:
+    manifest = store.read_manifest(version) or {}
+    return {name: manifest[name] for name in FACTS if name in manifest}
+
+
+def describe_directory(path: Path) -> dict[str, str]:
+    """Return owner, group and mode of a directory, nothing where it is missing."""
+    if not path.is_dir():
+        return {}
+    status = path.stat()
+    owner, group = owner_and_group(status)
+    return {"owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
