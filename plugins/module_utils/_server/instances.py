@@ -340,17 +340,16 @@ def family(unit: str, config_path: str) -> dict[str, str]:
     }
 
 
-def stale_units(there: Mapping[str, str], wanted: Iterable[Instance]) -> list[dict[str, Any]]:
-    """Return unit and config_path of the servers that this host has, as family returns them, and should not have.
+def stale_units(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return unit and config_path of the servers that this host has, and should not have.
 
-    has_config says whether the directory is that server's still; one that has another name now keeps it.
+    Both are {unit: its configuration directory}, there as family returns it. has_config says whether the directory is
+    that server's still; one that has another name now keeps it.
     """
-    made = list(wanted)
-    units, directories = {one.unit for one in made}, {one.config_path for one in made}
     return [
-        {"unit": name, "config_path": directory, "has_config": directory not in directories}
+        {"unit": name, "config_path": directory, "has_config": directory not in wanted.values()}
         for name, directory in there.items()
-        if name not in units
+        if name not in wanted
     ]
 
 

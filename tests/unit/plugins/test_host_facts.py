@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import last_good
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_versions_info, unit_restart_info
 

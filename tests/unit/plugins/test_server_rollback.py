@@ -19,7 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     last_good,
     rollback,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.last_good import LAST_GOOD
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.last_good import LAST_GOOD
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
     instances,
     rest,
