@@ -46,7 +46,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 
 UNIT_TEMPLATE = "tensorflow-model-server.service.j2"
 # What holds a key: only the servers may read it, and no log shows it.
-SECRET = "ssl.config"
+PRIVATE = "ssl.config"
 
 
 class LookupModule(LookupBase):
@@ -62,7 +62,7 @@ class LookupModule(LookupBase):
             for name in one["files"]:
                 file = {"unit": one["unit"], "path": f"{one['config_path']}/{name}"}
                 text = render(f"{name}.j2", one)
-                if name == SECRET:
+                if name == PRIVATE:
                     files.append({**file, "secret_content": text, "group": self.get_option("group"), "mode": "0640"})
                 else:
                     files.append({**file, "content": text})

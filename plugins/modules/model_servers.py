@@ -20,15 +20,15 @@ description:
   - When a server has not taken the file in time, or has refused it, the previous file is put back, and the module fails
     with the server's own words.
   - A model without a version on the host never reaches the file. One such model keeps the server from looking at all
-    others, and then only a restart helps. A model of which O(catalog) asks for a version that was withdrawn stays as the
-    file has it; one that never served is left out.
+    others, and then only a restart helps. A model of which O(catalog) asks for a version that was withdrawn stays as
+    the file has it; one that never served is left out.
   - A server that cannot be told of a change while it runs gets the file and has to be restarted to read it.
   - An answer counts only if every socket that listens on the server's ports belongs to its unit.
   - With O(state=serving), the module waits until every server serves, and records that as the state to roll back to.
   - With O(state=rolled_back), it restores what was recorded, so that what served before serves again, after a reboot
     too. Versions that a server has refused since they were published are withdrawn. They are renamed to
-    C(.withdrawn-N), which no server parses, with C(.withdrawn-N.json) beside them, which says why. A server is restarted
-    only where its process was started from other files than those that were recorded, or does not answer.
+    C(.withdrawn-N), which no server parses, with C(.withdrawn-N.json) beside them, which says why. A server is
+    restarted only where its process was started from other files than those that were recorded, or does not answer.
   - With O(state=absent), all servers of O(unit) are removed.
 attributes:
   check_mode:
@@ -172,6 +172,15 @@ reasons:
   returned: success, with O(state=configured)
   type: dict
   sample: {tensorflow-model-server: older than /etc/tensorflow-serving/monitoring.config}
+models_config:
+  description: Whether each server that runs has taken its models.config, and the files that were written on the way, by
+    their purposes; by unit.
+  returned: success, with O(state=configured)
+  type: dict
+  sample:
+    tensorflow-model-server:
+      live: true
+      steps: [load what the labels will lead to, move the labels, drop what is not wanted any more]
 served:
   description: Whether every server serves all that it should now.
   returned: success, with O(state=rolled_back)

@@ -150,7 +150,8 @@ options:
         default: []
       settings:
         description:
-          - The flags that have variables of their own, each with C(variable) and C(value). Null leaves it to the server.
+          - The flags that have variables of their own, each with C(variable) and C(value). Null leaves it to the
+            server.
           - With C(file), the flag names that file in the instance's directory where C(value) is true.
         type: dict
         default: {}
@@ -226,10 +227,10 @@ package:
     pending: null
 servers:
   description: >-
-    The instances, with all that their units take: unit, config_path, ports, models, the files that are read at the start,
-    the words of the command line and of the environment. The units that run; those whose process is older than what it
-    was started from, with what is newer; and the SHA256 of the files that they read at their start, by path. The units
-    that listen on a port which another one gets, and so have to stop first.
+    The instances, with all that their units take: unit, config_path, ports, models, the files that are read at the
+    start, the words of the command line and of the environment. The units that run; those whose process is older than
+    what it was started from, with what is newer; and the SHA256 of the files that they read at their start, by path.
+    The units that listen on a port which another one gets, and so have to stop first.
   returned: with O(servers)
   type: dict
   sample:

@@ -8,7 +8,7 @@ A running server reads models.config by itself: it has taken the models before a
 from __future__ import annotations
 
 import grp
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Changes:
     diff: list[dict[str, str]]
     changed: bool
     restart: dict[str, str]
+    models_config: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def configure(
@@ -69,6 +70,7 @@ def configure(
         outcome = bring(module, _models_config(params, one, samples))
         changes.changed = changes.changed or outcome.changed
         changes.diff.append(outcome.diff)
+        changes.models_config[one["unit"]] = {"live": outcome.live, "steps": outcome.steps}
         if outcome.restart_reason:
             changes.restart[one["unit"]] = outcome.restart_reason
     _write_files(module, params["files"], changes)
@@ -81,7 +83,13 @@ def configure(
         for unit in params["displaced"]:
             module.run_command(["systemctl", "stop", f"{unit}.service"], check_rc=True)
     starts = _starts(module, params, changes)
-    return {"changed": changes.changed, "diff": changes.diff, "starts": starts, "reasons": changes.restart}
+    return {
+        "changed": changes.changed,
+        "diff": changes.diff,
+        "models_config": changes.models_config,
+        "starts": starts,
+        "reasons": changes.restart,
+    }
 
 
 def _make_directory(module: AnsibleModule, folder: Path, group: str, changes: Changes) -> None:

@@ -19,12 +19,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     last_good,
     rollback,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.last_good import LAST_GOOD
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
     instances,
     rest,
     serving_wait,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.last_good import LAST_GOOD
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     unproven,
