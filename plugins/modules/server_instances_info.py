@@ -245,12 +245,12 @@ def place_and_account_problems(params: dict[str, Any]) -> list[str]:
     """Return what is wrong with the servers' account, and with directories that their units are to see."""
     problems: list[str] = []
     if params["user"] is not None:
-        problems += account_problems("tfserving_service_user", params["user"], pwd.getpwnam)
+        problems += account_problems("tfserving_user", params["user"], pwd.getpwnam)
     if params["group"] is not None:
-        problems += account_problems("tfserving_service_group", params["group"], grp.getgrnam)
+        problems += account_problems("tfserving_group", params["group"], grp.getgrnam)
     if params["models_base_path"] is not None:
         problems += hidden_problems("tfserving_models_base_path", params["models_base_path"])
-    return problems + hidden_problems("tfserving_service_config_path", params["config_path"])
+    return problems + hidden_problems("tfserving_config_path", params["config_path"])
 
 
 def main() -> None:

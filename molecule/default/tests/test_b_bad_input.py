@@ -59,21 +59,21 @@ CASES = {
     ),
     "directory_and_account_of_the_system": Case(
         [
-            "tfserving_package_data_path is /srv, which is too broad",
-            "tfserving_package_config_path is /dev/shm, which is the system's own",
-            "tfserving_package_user is root, which is root",
-            "tfserving_package_group is '0'; it has to be the name of an account",
+            "tfserving_data_path is /srv, which is too broad",
+            "tfserving_config_path is /dev/shm, which is the system's own",
+            "tfserving_user is root, which is root",
+            "tfserving_group is '0'; it has to be the name of an account",
         ],
         {
-            "tfserving_package_data_path": "/srv",
-            "tfserving_package_config_path": "/dev/shm",  # noqa: S108
-            "tfserving_package_user": "root",
-            "tfserving_package_group": "0",
+            "tfserving_data_path": "/srv",
+            "tfserving_config_path": "/dev/shm",  # noqa: S108
+            "tfserving_user": "root",
+            "tfserving_group": "0",
         },
     ),
     "directory_of_others": Case(
-        ["tfserving_package_data_path is /etc/ssh, which holds files, was not made by this collection"],
-        {"tfserving_package_data_path": "/etc/ssh"},
+        ["tfserving_data_path is /etc/ssh, which holds files, was not made by this collection"],
+        {"tfserving_data_path": "/etc/ssh"},
     ),
     "models_where_the_login_account_can_write": Case(
         ["/home/deploy decides what root does", "set tfserving_models_base_path to another directory"],

@@ -58,7 +58,9 @@ class Role:
 
     def __init__(self, name: str, inventory: dict[str, Any], **left: Any) -> None:
         self.path = ROLES / name
-        needed = [str(one).removeprefix(f"{COLLECTION}.") for one in load(self.path / "meta/main.yml")["dependencies"]]
+        needed = [
+            one["role"].removeprefix(f"{COLLECTION}.") for one in load(self.path / "meta/main.yml")["dependencies"]
+        ]
         roles = [ROLES / one for one in [*needed, name]]
         variables: dict[str, Any] = {}
         for role in roles:
@@ -132,7 +134,7 @@ def files(inventory: dict[str, Any]) -> dict[str, str]:
 
     models = Role("tfserving_models", inventory)
     asked(models, "saved_models")
-    asked(models, "saved_models_prune", "timeout_seconds")
+    asked(models, "saved_models_prune", "timeout_seconds", "unit")
 
     service = Role("tfserving_service", inventory)
     plan = ran(server_instances_info, service.arguments("server_instances_info"))
