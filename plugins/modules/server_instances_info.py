@@ -76,7 +76,7 @@ options:
         description: More environment variables, which win over O(environment).
         type: dict
   defaults:
-    description: What an instance takes that has no value of its own.
+    description: The ports of an instance that has none of its own.
     type: dict
     suboptions:
       port:
@@ -87,21 +87,6 @@ options:
         description: REST port.
         type: int
         default: 8501
-      cpus:
-        description: CPUs.
-        type: str
-        default: ''
-      numa_node:
-        description: NUMA node.
-        type: int
-      memory_high:
-        description: Memory from which on systemd slows it down.
-        type: str
-        default: ''
-      memory_max:
-        description: Memory that it never exceeds.
-        type: str
-        default: ''
   models:
     description: The names of all models.
     type: list
@@ -109,12 +94,12 @@ options:
     default: []
   settings:
     description:
-      - The flags that have variables of their own, each with C(variable) and C(value). Null leaves it to the server.
+      - The flags that follow from variables, each with C(variable) and C(value). Null leaves it to the server.
       - With C(file), the flag names that file in the instance's directory where C(value) is true.
     type: dict
     default: {}
   flags:
-    description: More flags, for all instances.
+    description: All other flags, for all instances. Null leaves one to the server.
     type: dict
     default: {}
   environment:
@@ -149,7 +134,8 @@ EXAMPLES = r"""
 RETURN = r"""
 instances:
   description:
-    - Of each instance its name, unit, directory, ports, models, placement and the files that it reads at its start.
+    - Of each instance its name, unit, directory, ports, models, placement, the files that it reads at its start, and
+      how long a REST request may take.
     - C(command) and C(environment) are words for a unit file, quoted where they have to be.
   returned: success
   type: list
@@ -168,6 +154,7 @@ instances:
       numa_node: 0
       memory_high: ''
       memory_max: ''
+      rest_api_timeout_seconds: 30
 stale:
   description:
     - Unit and directory of the instances that the host has and should not have any more, those of an earlier O(unit)
@@ -238,7 +225,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 )
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
-NONE_GIVEN = {key: {**option, "default": ""} for key, option in PLACEMENT.items()}
 
 
 def place_and_account_problems(params: dict[str, Any]) -> list[str]:
@@ -282,8 +268,6 @@ def main() -> None:
                 "options": {
                     "port": {"type": "int", "default": 8500},
                     "rest_api_port": {"type": "int", "default": 8501},
-                    "numa_node": {"type": "int"},
-                    **NONE_GIVEN,
                 },
             },
             "models": {"type": "list", "elements": "str", "default": []},

@@ -99,9 +99,12 @@ CASES = {
         ["no flag enable_profilr, and would ignore it. The nearest"],
         {"tfserving_service_flags": {"enable_profilr": False}},
     ),
-    "batching_parameters_without_batching": Case(
-        ["tfserving_service_batching_parameters is set without batching; set tfserving_service_batching_enabled"],
-        {"tfserving_service_batching_enabled": False, "tfserving_service_batching_parameters": {"max_batch_size": 8}},
+    "batching_of_each_model_without_batching": Case(
+        [
+            "enable_per_model_batching_parameters in tfserving_service_flags is set without batching; set "
+            "tfserving_service_batching_parameters"
+        ],
+        {"tfserving_service_flags": {"enable_per_model_batching_parameters": True}},
     ),
     "batching_parameters_that_the_server_refuses": Case(
         ["tfserving_service_batching_parameters: batching_parameters.config cannot be written:"],

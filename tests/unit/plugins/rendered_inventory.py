@@ -134,7 +134,7 @@ def files(inventory: dict[str, Any]) -> dict[str, str]:
 
     models = Role("tfserving_models", inventory)
     asked(models, "saved_models")
-    asked(models, "saved_models_prune", "timeout_seconds", "unit")
+    asked(models, "saved_models_prune", "timeout_seconds", "unit", "instances")
 
     service = Role("tfserving_service", inventory)
     plan = ran(server_instances_info, service.arguments("server_instances_info"))

@@ -54,10 +54,6 @@ def made(**role: Any) -> Instance:
         "environment": {},
         "port": 8500,
         "rest_api_port": 8501,
-        "cpus": "",
-        "numa_node": None,
-        "memory_high": "",
-        "memory_max": "",
     }
     (one,) = instances([{}], given | role, Host(KNOWN_FLAGS, set(range(8)), {0}))
     return one
