@@ -70,6 +70,7 @@ options:
     description:
       - "The role's numbers: C(max_body_megabytes), C(client_requests_per_second), C(client_burst),
         C(client_concurrent_requests), C(timeout_seconds) and C(drain_timeout_seconds)."
+      - Without C(timeout_seconds) it is five seconds more than the servers take for a REST request.
     type: dict
     required: true
   server_client_verify:
@@ -159,6 +160,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gatew
     access_problems,
     read_limits,
     route_problems,
+    timeout_seconds,
     tls_problems,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
@@ -220,6 +222,8 @@ def main() -> None:
     problems += file_problems(params)
     if problems:
         module.fail_json(msg="\n".join(problems))
+    if limits["timeout_seconds"] is None:
+        limits["timeout_seconds"] = timeout_seconds(params["instances"])
     result = {"limits": limits, **asdict(plan(servers, params["open"], params["metrics_path"]))}
     if remove_values(result, module.no_log_values) != result:
         module.fail_json(

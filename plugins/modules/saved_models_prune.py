@@ -58,9 +58,9 @@ options:
     type: list
     elements: dict
   timeout_seconds:
-    description: How long to wait for the servers to unload what is to be removed.
+    description: How long to wait for the servers to unload what is to be removed. By default ten seconds from when all
+      of them have looked at their C(models.config) again.
     type: int
-    default: 15
 attributes:
   check_mode:
     description: Says what would be removed, without waiting.
@@ -129,6 +129,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import version_lines
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import remove
 
+UNLOAD_SECONDS = 10
+
 
 def make_plans(params: dict[str, Any]) -> list[Plan]:
     """Return what may go, model by model. Raises OSError and ValueError."""
@@ -166,7 +168,10 @@ def leave_out_configured(module: AnsibleModule, plans: list[Plan], servers: list
 
 def choose(module: AnsibleModule, plans: list[Plan], servers: list[HostServer]) -> dict[str, list[int]]:
     """Return which versions of each model go, and warn about those that stay."""
-    usage = wait_for_release(servers, plans, 0 if module.check_mode else module.params["timeout_seconds"])
+    timeout_seconds = module.params["timeout_seconds"]
+    if timeout_seconds is None:
+        timeout_seconds = max((server.poll_wait_seconds for server in servers), default=0) + UNLOAD_SECONDS
+    usage = wait_for_release(servers, plans, 0 if module.check_mode else timeout_seconds)
     for server, facts in usage.unknown.items():
         module.warn(
             f"No version of {', '.join(facts['models'])} is removed, as {server} does not say which it uses: "
@@ -246,7 +251,7 @@ def main() -> None:
             "config_path": {"type": "path", "default": "/etc/tensorflow-serving"},
             "instances": {"type": "list", "elements": "dict", "default": [{}]},
             "pending": {"type": "list", "elements": "dict"},
-            "timeout_seconds": {"type": "int", "default": 15},
+            "timeout_seconds": {"type": "int"},
         },
         supports_check_mode=True,
     )

@@ -117,7 +117,7 @@ options:
             description: More environment variables, which win over O(environment).
             type: dict
       defaults:
-        description: What an instance takes that has no value of its own.
+        description: The ports of an instance that has none of its own.
         type: dict
         suboptions:
           port:
@@ -128,21 +128,6 @@ options:
             description: REST port.
             type: int
             default: 8501
-          cpus:
-            description: CPUs.
-            type: str
-            default: ''
-          numa_node:
-            description: NUMA node.
-            type: int
-          memory_high:
-            description: Memory from which on systemd slows it down.
-            type: str
-            default: ''
-          memory_max:
-            description: Memory that it never exceeds.
-            type: str
-            default: ''
       models:
         description: The names of all models.
         type: list
@@ -150,13 +135,12 @@ options:
         default: []
       settings:
         description:
-          - The flags that have variables of their own, each with C(variable) and C(value). Null leaves it to the
-            server.
+          - The flags that follow from variables, each with C(variable) and C(value). Null leaves it to the server.
           - With C(file), the flag names that file in the instance's directory where C(value) is true.
         type: dict
         default: {}
       flags:
-        description: More flags, for all instances.
+        description: All other flags, for all instances. Null leaves one to the server.
         type: dict
         default: {}
       environment:
@@ -248,6 +232,7 @@ servers:
         numa_node: null
         memory_high: ""
         memory_max: 24G
+        rest_api_timeout_seconds: 30
     displaced: []
     systemd_version: 257
     running: [tensorflow-model-server]
@@ -266,7 +251,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._host.look import look
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
-NONE_GIVEN = {key: {**option, "default": ""} for key, option in PLACEMENT.items()}
 PACKAGE = {
     "variant": {"type": "str", "choices": ["auto", "optimized", "universal"], "default": "auto"},
     "version": {"type": "str", "default": ""},
@@ -297,8 +281,6 @@ SERVERS = {
         "options": {
             "port": {"type": "int", "default": 8500},
             "rest_api_port": {"type": "int", "default": 8501},
-            "numa_node": {"type": "int"},
-            **NONE_GIVEN,
         },
     },
     "models": {"type": "list", "elements": "str", "default": []},

@@ -444,7 +444,7 @@ def test_restart_lets_open_requests_end_and_refuses_new_ones(play_gateway, on, g
 
     stream = Stream(gateway_on("debian12", credentials=CREDENTIALS), body)
     try:
-        played = play_gateway("debian12", {"tfserving_service_cors_enabled": True})
+        played = play_gateway("debian12", {"tfserving_service_flags": {"rest_api_enable_cors_support": True}})
     finally:
         answers = stream.stop()
     assert not played.failed, played.text

@@ -19,7 +19,7 @@ LIMITS: dict[str, tuple[int, int, str]] = {
     "client_requests_per_second": (1, 1000000, "any number"),
     "client_burst": (1, 1000000, ""),
     "client_concurrent_requests": (1, 65535, "any number"),
-    "timeout_seconds": (1, _DAY_SECONDS, ""),
+    "timeout_seconds": (1, _DAY_SECONDS, "five seconds more than REST"),
     "drain_timeout_seconds": (0, _DAY_SECONDS, ""),
 }
 
@@ -44,6 +44,14 @@ def read_limits(given: dict[str, Any]) -> tuple[dict[str, int | None], list[str]
                 f"tfserving_gateway_{name} is {value!r}; it has to be a whole number from {least} to {most}{hint}."
             )
     return limits, problems
+
+
+def timeout_seconds(instances: list[dict[str, Any]]) -> int:
+    """Return how long nginx waits for the servers that server_instances_info has worked out, in seconds.
+
+    A little longer than any of them takes for a REST request, so that the server says that it took too long.
+    """
+    return max(int(one["rest_api_timeout_seconds"]) for one in instances) + 5
 
 
 def access_problems(params: dict[str, Any], limits: dict[str, int | None]) -> list[str]:

@@ -23,7 +23,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     quoted,
     quoted_argument,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import Setting, command_line
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import (
+    Setting,
+    command_line,
+    rest_timeout_seconds,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import hides_warnings
 
 # systemd takes no notice of a section whose name begins with X-.
@@ -51,6 +55,8 @@ UNIT_NAME_BYTES = 255  # with .service; systemd.unit(5)
 # With less than this the server is killed before it serves anything.
 LEAST_MEMORY_BYTES = 64 << 20
 VARIABLE = "tfserving_service_instances"
+# Where an instance runs whose entry does not say so.
+ANYWHERE: dict[str, Any] = {"cpus": "", "numa_node": None, "memory_high": "", "memory_max": ""}
 
 
 class InstancesError(Exception):
@@ -81,6 +87,7 @@ class Instance:
     numa_node: int | None
     memory_high: str
     memory_max: str
+    rest_api_timeout_seconds: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def instances(entries: list[dict[str, Any]], role: dict[str, Any], host: Host) -
     """Return what the entries come to. Raises InstancesError.
 
     role holds the role's variables: unit, config_path, models, settings ({flag: {variable, value, file}}), flags,
-    environment, and the values that an entry without one of its own takes.
+    environment, and the ports that an entry without its own takes.
     """
     problems: list[str] = []
     if not _METRICS_PATH.fullmatch(role.get("monitoring_path") or "/metrics"):
@@ -172,7 +179,7 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     """Return what one entry comes to, and add to problems what is wrong with it."""
     name = entry.get("name") or ""
     given = {key: value for key, value in entry.items() if value is not None}
-    values = {**role, **given}
+    values = {**ANYWHERE, **role, **given}
     where = f"{VARIABLE}: {_called(name)}"
     if name and not _NAME.fullmatch(name):
         problems.append(f"{where}: a name is made of small letters, digits and hyphens.")
@@ -192,7 +199,12 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     files = _files(role["settings"])
     settings = _settings(role["settings"], values, given, config_path)
     flags = {**role["flags"], **given.get("flags", {})}
-    command, wrong = command_line(host.flags, settings, flags, f"{where}, flags" if name else "tfserving_service_flags")
+    command, wrong = command_line(
+        host.flags,
+        settings,
+        flags,
+        lambda flag: f"{where}, flags" if flag in given.get("flags", {}) else "tfserving_service_flags",
+    )
     problems += wrong
     environment = {**role["environment"], **given.get("environment", {})}
     if hides_warnings({key: _text(value) for key, value in environment.items()}):
@@ -213,7 +225,8 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
         files=[name for name in files if name != MODELS_CONFIG],
         command=[quoted_argument(word) for word in command],
         environment=[quoted(f"{key}={_text(value)}") for key, value in sorted(environment.items())],
-        **{key: values[key] for key in ("cpus", "numa_node", "memory_high", "memory_max")},
+        rest_api_timeout_seconds=rest_timeout_seconds(command),
+        **{key: values[key] for key in ANYWHERE},
     )
 
 

@@ -23,7 +23,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 BASE_MODE = 0o751
 # By this a directory is known to be ours.
 MARKER = ".tfserving-directory"
-ADOPT = "tfserving_package_adopt_directories"
+ADOPT = "tfserving_adopt_directories"
 
 # What useradd makes and systemd takes (systemd's docs/USER_NAMES.md, the strict form).
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}")

@@ -282,6 +282,12 @@ def test_other_paths_of_metrics_are_taken(path: str, run_module: RunModule) -> N
     assert [one["path"] for one in result["metrics"]] == [path]
 
 
+def test_gateway_waits_a_little_longer_than_the_slowest_server(run_module: RunModule) -> None:
+    servers = [{**ONE, "rest_api_timeout_seconds": 30}, {**SECOND, "rest_api_timeout_seconds": 90}]
+    given = {**GOOD, "instances": servers, "limits": {**LIMITS, "timeout_seconds": None}}
+    assert run_module(gateway_info, **given)["limits"]["timeout_seconds"] == 95
+
+
 def test_all_problems_are_named_at_once(run_module: RunModule) -> None:
     bad = {"port": 0, "names": [], "metrics_path": "/", "users": {}, "limits": dict.fromkeys(LIMITS, -1)}
     problems = run_module(gateway_info, **{**GOOD, **bad})["msg"].splitlines()

@@ -144,8 +144,8 @@ def written(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[
             "__tfserving_service_plan": {"instances": instances},
             "__tfserving_gateway_certificate_path": given["certificate"],
             "__tfserving_gateway_key_path": given["key"],
-            "__tfserving_gateway_metrics_path": given["metrics_path"],
-            "__tfserving_gateway_has_server_tls": False,
+            "tfserving_service_monitoring_path": given["metrics_path"],
+            "tfserving_service_ssl": {},
             "__tfserving_gateway_has_http2_directive": False,
             **{f"tfserving_gateway_{name}": given[name] for name in ("port", "names", "users", "client_ca")},
         }

@@ -33,6 +33,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import readable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
+    plan_staging,
     stage,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
@@ -119,7 +120,7 @@ def publish_version(store: ModelStore, version: int, weights: bytes | None = Non
         store.path.parent.parent / "sources" / store.path.name / str(version), weights=weights or b"w" * version
     )
     files = add_digests(source, list_files(source))
-    names = store.plan_staging(store, version, files).names
+    names = plan_staging(store, version, files).names
     stage(store, version, names, LOGIN, GROUP)
     for name in names:
         (store.staging(version) / name).parent.mkdir(parents=True, exist_ok=True)
@@ -239,6 +240,22 @@ def test_version_that_is_unloaded_meanwhile_goes(
     result = prune(timeout_seconds=30)
     assert (removed(result), warnings(result)) == ([("MLP", 1)], "")
     assert len(serving.requests) == 2
+
+
+def test_servers_get_the_time_to_read_their_models_again(prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    def wait(_servers: Any, _plans: Any, timeout_seconds: float) -> module_utils_prune.Usage:
+        waited.append(timeout_seconds)
+        return module_utils_prune.Usage()
+
+    monkeypatch.setattr(saved_models_prune, "wait_for_release", wait)
+    often, seldom = running(8501), running(8511)
+    monkeypatch.setattr(type(often), "flags", {"model_config_file_poll_wait_seconds": "2"})
+    monkeypatch.setattr(type(seldom), "flags", {"model_config_file_poll_wait_seconds": "60"})
+    prune(servers=[often, seldom], timeout_seconds=None)
+    prune(servers=[], timeout_seconds=None)
+    assert waited == [70, 10]
 
 
 def test_server_is_not_asked_without_need(store: ModelStore, prune: Prune, serving: StubServer) -> None:

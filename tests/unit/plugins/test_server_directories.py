@@ -73,7 +73,7 @@ def test_directory_that_the_unit_cannot_see_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("root", "tfserving_package_user is root, which is root"),
+        ("root", "tfserving_user is root, which is root"),
         ("0", "it has to be the name of an account"),
         ("1000", "it has to be the name of an account"),
         ("", "it has to be the name of an account"),
@@ -85,7 +85,7 @@ def test_directory_that_the_unit_cannot_see_is_refused(path: str) -> None:
     ],
 )
 def test_account_that_is_root_or_cannot_be_made_is_refused(name: str, words: str) -> None:
-    (problem,) = account_problems("tfserving_package_user", name, pwd.getpwnam)
+    (problem,) = account_problems("tfserving_user", name, pwd.getpwnam)
     assert words in problem
 
 
@@ -134,12 +134,10 @@ def test_what_others_have_filled_is_taken_only_when_told(run: Run, tmp_path: Pat
     refused = run(filled, empty, file, user="root", group="0")
     assert refused["failed"]
     lines = refused["msg"].splitlines()
-    assert [line.split()[0] for line in lines] == [
-        *("tfserving_package_user", "tfserving_package_group", "variable_0", "variable_2")
-    ]
+    assert [line.split()[0] for line in lines] == [*("tfserving_user", "tfserving_group", "variable_0", "variable_2")]
     assert "was not made by this collection" in lines[2]
     assert "0755; it would become root:0 0751" in lines[2]
-    assert "tfserving_package_adopt_directories to true" in lines[2]
+    assert "tfserving_adopt_directories to true" in lines[2]
     assert "which is no directory" in lines[3]
     assert list(filled.iterdir()) == [filled / "theirs"]
     taken = run(filled, adopt=True)

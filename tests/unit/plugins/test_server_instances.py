@@ -41,10 +41,6 @@ ROLE: dict[str, Any] = {
     "environment": {"TF_CPP_MIN_LOG_LEVEL": 0},
     "port": 8500,
     "rest_api_port": 8501,
-    "cpus": "",
-    "numa_node": None,
-    "memory_high": "",
-    "memory_max": "",
 }
 OTHER = {"name": "other", "port": 8510, "rest_api_port": 8511}
 
@@ -81,6 +77,20 @@ def test_named_instance_has_its_own_unit_directory_models_flags_and_environment(
     assert {"--grpc_max_threads=2", "--port=8510", "--saved_model_tags=serve"} <= set(one.command)
     assert "--ssl_config_file=/etc/serving/other/ssl.config" in one.command
     assert one.environment == ["OMP_NUM_THREADS=4", "TF_CPP_MIN_LOG_LEVEL=0"]
+
+
+def test_problem_of_all_instances_is_told_once_with_its_variable() -> None:
+    role = {**ROLE, "flags": {"num_load_threads": 1}}
+    with pytest.raises(InstancesError) as error:
+        instances([{"name": "first"}, {**OTHER, "flags": {"saved_model_tags": "serve"}}], role, HOST)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("num_load_threads in tfserving_service_flags is 1; it has to be at least 2")
+
+
+def test_flag_of_an_entry_leaves_to_the_server_what_all_others_set() -> None:
+    _, one = made({}, {**OTHER, "flags": {"grpc_max_threads": None, "rest_api_timeout_in_ms": 90000}})
+    assert not [word for word in one.command if "grpc_max_threads" in word]
+    assert one.rest_api_timeout_seconds == 90
 
 
 def test_null_in_an_entry_is_as_if_it_were_not_there() -> None:
@@ -121,7 +131,7 @@ def test_null_in_an_entry_is_as_if_it_were_not_there() -> None:
         ([{"environment": {"TF_CPP_MIN_LOG_LEVEL": 3}}], "TF_CPP_MIN_LOG_LEVEL is 3; it has to be 0 or 1"),
         (
             [{"flags": {"file_system_poll_wait_seconds": -1}}],
-            "file_system_poll_wait_seconds in tfserving_service_flags",
+            "file_system_poll_wait_seconds in tfserving_service_instances: the instance without a name, flags is -1",
         ),
         ([{"flags": {"rest_api_num_threads": 1}}], "with one thread REST answers nothing"),
         ([{"flags": {"grpc_channel_arguments": "a=1,b"}}], "each argument has to be name=value"),

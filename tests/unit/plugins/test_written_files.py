@@ -54,10 +54,6 @@ def made(**role: Any) -> Instance:
         "environment": {},
         "port": 8500,
         "rest_api_port": 8501,
-        "cpus": "",
-        "numa_node": None,
-        "memory_high": "",
-        "memory_max": "",
     }
     (one,) = instances([{}], given | role, Host(KNOWN_FLAGS, set(range(8)), {0}))
     return one
@@ -70,8 +66,8 @@ def read_unit(instance: Instance) -> list[tuple[str, str, str]]:
         "tensorflow-model-server.service.j2",
         item=vars(instance),
         tfserving_service_name="serving",
-        tfserving_service_user="tfserving",
-        tfserving_service_group="tfserving",
+        tfserving_user="tfserving",
+        tfserving_group="tfserving",
         __tfserving_service_nftables_unit="networks.service",
         __tfserving_service_plan=SimpleNamespace(systemd_version=252),
         __tfserving_service_allowed=SimpleNamespace(networks=[]),
