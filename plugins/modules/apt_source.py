@@ -17,8 +17,9 @@ description:
     source, and of no other, are fetched. Lists that are missing are fetched as well, so that a run that was cut is made
     up for.
   - From the apt-key way go the active one-line entries of the repositories in C(sources.list) and
-    C(sources.list.d/*.list), whatever the files are called, and the keys in C(trusted.gpg) and C(trusted.gpg.d). All
-    other entries and keys stay byte for byte.
+    C(sources.list.d/*.list), whatever the files are called, and the files in C(trusted.gpg.d) that hold nothing but
+    their keys. All other entries stay byte for byte. A key in C(trusted.gpg), or in a file with others' keys, is a
+    warning with the command that takes it out.
   - A deb822 source of somebody else that names the same repository with another key, or with none where apt reads it
     after this one, is an error, as apt refuses to do anything at all then.
 options:
@@ -77,7 +78,7 @@ attributes:
     description: Says what it would change. It does not ask apt whether it can use the source.
     support: full
   diff_mode:
-    description: Shows each file before and after, without passwords; of keyrings, the keys.
+    description: Shows each file before and after, without passwords; of a keyring, its keys.
     support: full
 author:
   - The modelops.tensorflow_serving authors

@@ -373,18 +373,22 @@ def test_absent_removes_the_modules_files_and_nothing_else(host: Host, owners: d
 
 def test_what_earlier_instructions_left_goes(host: Host, owners: dict[str, Owner]) -> None:
     made = add_legacy(host, owners["pinned"])
-    trusted = host.write(
-        "etc/apt/trusted.gpg", owners["pinned"].keyring.read_bytes() + owners["other"].keyring.read_bytes()
-    )
-    os.chown(trusted, 12, 34)
     assert host.play()["changed"]
     assert made["sources.list"].read_text() == "# mine\n"
     assert oct(made["sources.list"].stat().st_mode) == "0o100604"
     assert [name for name, path in made.items() if path.exists()] == ["sources.list"]
-    assert trusted.read_bytes() == owners["other"].keyring.read_bytes()
-    assert (trusted.stat().st_uid, trusted.stat().st_gid) == (12, 34)
     assert (host.root / "etc/packaged.gpg").exists()
     assert not host.play()["changed"]
+
+
+def test_keyring_that_others_use_too_is_a_warning_and_no_change(host: Host, owners: dict[str, Owner]) -> None:
+    keys = owners["pinned"].keyring.read_bytes() + owners["other"].keyring.read_bytes()
+    trusted = host.write("etc/apt/trusted.gpg", keys)
+    for changed in (True, False):
+        result = host.play()
+        assert result["changed"] == changed
+        assert f"{trusted} lets {host.fingerprint} sign for every repository" in str(result["warnings"])
+    assert trusted.read_bytes() == keys
 
 
 def test_run_that_was_cut_after_the_source_was_written_is_made_up_for(host: Host) -> None:
