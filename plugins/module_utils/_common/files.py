@@ -100,6 +100,29 @@ def replace_file(path: Path, content: bytes, mode: int, user: int = -1, group: i
         new.replace(path)
 
 
+class KeptFile:
+    """A file as it is now, to be put back: where a link points, or content, mode and owners, or that there is none."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where there is one that cannot be read."""
+        self.path = path
+        self._target = os.readlink(path) if path.is_symlink() else ""
+        self._before = (path.read_bytes(), path.stat()) if path.exists() and not self._target else None
+
+    def put_back(self) -> None:
+        """Make the file what it was. Raises OSError."""
+        if self._before:
+            content, status = self._before
+            if self.path.exists() and self.path.stat()[:6] == status[:6] and self.path.read_bytes() == content:
+                return  # it was not replaced, and a file system that is full takes nothing
+            replace_file(self.path, content, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        elif not self._target:
+            self.path.unlink(missing_ok=True)
+        elif not self.path.is_symlink():
+            self.path.unlink(missing_ok=True)
+            self.path.symlink_to(self._target)
+
+
 def owner_and_group(status: os.stat_result) -> tuple[str, str]:
     """Return the names of a file's owner and group; ids that have no name as numbers."""
     return _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)

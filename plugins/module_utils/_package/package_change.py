@@ -62,7 +62,6 @@ PACKAGE_ARGUMENTS: dict[str, dict[str, Any]] = {
 CPUINFO = Path("/proc/cpuinfo")
 VERSION_TIMEOUT_SECONDS = 60
 DOWNLOAD_TIMEOUT_SECONDS = 60
-SHOWN_LINES = 10
 
 
 class WayBackLost(PackageError):
@@ -238,18 +237,11 @@ class Changer:
             "--no-auto-remove",
             f"--option=Dir::Cache::archives={archives or self.store.new}",
             "--option=APT::Keep-Downloaded-Packages=true",
-            "--option=Dpkg::Options::=--force-confdef",
-            "--option=Dpkg::Options::=--force-confold",
             *map(str, arguments),
         ]
-        code, output = apt_get.apt_get(self.module, *command)
-        if code and "dpkg --configure -a" in output:  # what a killed dpkg leaves
-            self.repair()
-            code, output = apt_get.apt_get(self.module, *command)
+        code, output = apt_get.change_packages(self.module, *command)
         if code:
-            lines = [line for line in output.splitlines() if line.strip()]
-            telling = [line for line in lines if line.startswith(("E: ", "dpkg: "))] or lines
-            raise PackageError(" ".join(" ".join(telling[-SHOWN_LINES:]).split()).rstrip("."))
+            raise PackageError(apt_get.failure(output))
         return output
 
     def _check_removals(self, *arguments: str | Path, only: Sequence[str]) -> None:
@@ -265,10 +257,6 @@ class Changer:
         """Remove packages of the server's, and no other. Raises PackageError."""
         self._check_removals("remove", *names, only=names)
         self._apt("remove", *names)
-
-    def repair(self) -> None:
-        """Let dpkg finish what a killed one has begun; what it cannot finish is installed anew afterwards."""
-        self._run(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"])
 
     def fetch_lists(self) -> str:
         """Fetch apt's lists. Returns what apt complains of: one source that is out of reach need not matter."""
@@ -339,7 +327,7 @@ class Changer:
         host = self.observe()
         target: str | Path = self.store.given if new.sha256 else f"{new.name}={new.version}"
         if host.is_unfinished or (host.change and not host.change.is_installed):
-            self.repair()
+            apt_get.configure_unpacked(self.module)
             host = self.observe()
         is_held = bool(host.held) or (host.change is not None and host.change.is_held)
         try:
@@ -454,7 +442,7 @@ class Changer:
         previous, deb = change.previous, self.store.previous_deb()
         host = self.observe()
         if host.is_unfinished:
-            self.repair()
+            apt_get.configure_unpacked(self.module)
             host = self.observe()
         if previous is None:
             if host.present:

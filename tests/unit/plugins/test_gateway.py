@@ -430,29 +430,6 @@ def test_nginx_conf_says_group_and_whether_it_includes_sites(root: Path) -> None
     assert nginx.includes_conf_d(root)
 
 
-def test_files_are_put_back_as_they_were(root: Path) -> None:
-    (root / "link").symlink_to("mime.types")
-    (root / "mime.types").chmod(0o640)
-    kept = nginx.keep(root, ["mime.types", "link", "conf.d/new.conf"])
-    (root / "mime.types").write_text("changed")
-    (root / "mime.types").chmod(0o644)
-    (root / "link").unlink()
-    (root / "conf.d/new.conf").write_text("new")
-    nginx.put_back(kept, root)
-    assert (root / "mime.types").read_text() == "types"
-    assert (root / "mime.types").stat().st_mode & 0o7777 == 0o640
-    assert os.readlink(root / "link") == "mime.types"  # noqa: PTH115
-    assert not (root / "conf.d/new.conf").exists()
-
-
-def test_file_that_was_not_replaced_needs_no_space_to_be_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = nginx.keep(root, ["mime.types", "conf.d/new.conf"])
-    (root / "conf.d/new.conf").write_text("new")
-    monkeypatch.setattr(nginx, "replace_file", None)
-    nginx.put_back(kept, root)
-    assert not (root / "conf.d/new.conf").exists()
-
-
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="asks dpkg")
 def test_example_site_is_unused_as_long_as_nobody_has_touched_it(root: Path, tmp_path: Path) -> None:
     pages = tmp_path / "html"
