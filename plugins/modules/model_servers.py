@@ -57,10 +57,6 @@ options:
     description: Directory of the configuration, in which the record lies.
     type: path
     required: true
-  catalog:
-    description: The model catalogue.
-    default: []
-    required: false
   base_path:
     description: Directory on the host with one directory per model. For O(state=configured).
     type: path
@@ -246,7 +242,7 @@ def main() -> None:
             },
             "unit": {"type": "str", "required": True},
             "config_path": {"type": "path", "required": True},
-            "catalog": {"type": "list", "elements": "dict", "default": [], "options": CATALOG_OPTIONS},
+            "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "base_path": {"type": "path"},
             "group": {"type": "str", "default": "root"},
             "instances": {"type": "list", "elements": "dict", "default": []},

@@ -157,7 +157,8 @@ def package_facts(
     module: AnsibleModule, name: str, data_path: str, wanted: dict[str, Any], problems: list[str]
 ) -> dict[str, Any]:
     """Return the server's package: what is installed, what should be, and whether that differs."""
-    host = observe(module, Store(f"{data_path}/packages"))
+    # The role tfserving_apt takes away sources that contradict each other, with which apt answers nothing.
+    host = observe(module, Store(f"{data_path}/packages"), is_apt_ready=False)
     package = None
     if wanted["variant"] == "optimized" and host.missing_cpu_flags:
         problems.append(

@@ -186,12 +186,12 @@ def read_missing_cpu_flags() -> list[str]:
         return missing_cpu_flags("")
 
 
-def observe(module: AnsibleModule, store: Store) -> Host:
-    """Return what the host has and knows."""
+def observe(module: AnsibleModule, store: Store, is_apt_ready: bool = True) -> Host:
+    """Return what the host has and knows. Fails the module where apt cannot be asked, unless it is not ready yet."""
     line = r"${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\n"
     # dpkg-query exits 1 when it has never heard of one of them.
     _, listed, _ = module.run_command(["dpkg-query", "--show", f"--showformat={line}", *NAMES.values()])
-    _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=True)
+    _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=is_apt_ready)
     installed, present, is_unfinished, held = parse_dpkg_query(listed)
     change = store.change()
     way_back = change.previous if change and not change.is_installed and store.previous_deb() else None

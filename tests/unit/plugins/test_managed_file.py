@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import files
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import managed_file as writing
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import managed_file
 
 Write = Callable[..., dict[str, Any]]
@@ -104,7 +105,7 @@ InstanceOf=a
 def test_unit_of_which_systemd_complains_is_not_written(
     write: Write, path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str
 ) -> None:
-    monkeypatch.setattr(managed_file, "UNIT_PATH", path.parent)
+    monkeypatch.setattr(writing, "UNIT_PATH", path.parent)
     assert write(UNIT.format("MemoryMax=20%"))["changed"]
     refused = write(UNIT.format(line))
     assert words in refused["msg"]

@@ -27,7 +27,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
     model_server_package,
-    model_server_package_info,
 )
 
 OLD = Package("tensorflow-model-server", "2.18.0")
@@ -278,29 +277,19 @@ def test_package_that_would_take_another_away_is_refused_by_a_simulation(changer
     assert all("--simulate" in call for call in apt.read_text().splitlines())
 
 
-def test_settling_counts_as_no_change_and_takes_place_outside_check_mode_only(
-    store: Store, run_module: Callable[..., dict[str, Any]]
+def test_host_whose_sources_contradict_each_other_is_looked_at_before_they_are_mended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun(store, Change(NEW, OLD, is_installed=True))
-    settle = {"state": "settled", "directory": str(store.directory)}
-    looked = run_module(model_server_package, check=True, **settle)
-    assert (looked["changed"], looked["pending"]["previous"]["version"]) == (False, "2.18.0")
-    done = run_module(model_server_package, **settle)
-    assert (done["changed"], done["pending"], files(store)) == (False, None, [])
-    assert run_module(model_server_package, **settle)["changed"] is False
+    """apt-cache fails then."""
 
+    class Broken(Module):
+        def run_command(self, command: list[str], check_rc: bool = False, **_: Any) -> tuple[int, str, str]:
+            assert not (check_rc and command[0] == "apt-cache")
+            return 100, "", "E: Conflicting values set for option Signed-By"
 
-def test_flags_of_the_cpu_are_read_without_dpkg_and_apt(
-    store: Store, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Where apt's sources contradict each other, apt-cache fails."""
-    for name in ("apt-cache", "dpkg-query"):
-        (tmp_path / name).write_text("#!/bin/sh\necho 'E: Conflicting values set for option Signed-By' >&2\nexit 100\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert run_module(model_server_package_info, directory=str(store.directory))["failed"]
-    result = run_module(model_server_package_info, directory=str(store.directory), cpu_only=True)
-    assert isinstance(result["missing_cpu_flags"], list)
+    assert observe(Broken(), store, is_apt_ready=False).known["tensorflow-model-server"] == []  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        observe(Broken(), store)  # type: ignore[arg-type]
 
 
 def test_way_back_is_what_a_change_that_is_not_installed_can_be_undone_to(store: Store) -> None:

@@ -15,10 +15,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     ForeignListener,
     control_group,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import (
-    last_good,
-    rollback,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import rollback
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
     instances,
     rest,

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,8 +68,7 @@ def read_unit(instance: Instance) -> list[tuple[str, str, str]]:
         tfserving_user="tfserving",
         tfserving_group="tfserving",
         __tfserving_service_nftables_unit="networks.service",
-        __tfserving_service_plan=SimpleNamespace(systemd_version=252),
-        __tfserving_service_allowed=SimpleNamespace(networks=[]),
+        tfserving_host={"servers": {"systemd_version": 252}, "networks": {"allowed": []}},
     )
     assert not CONTROL.search(text.replace("\n", ""))
     section, settings = "", []
