@@ -267,9 +267,11 @@ def pulled(model_store, digest_of, tmp_path_factory) -> list[dict]:
 CREDENTIALS = {
     "tfserving_models_url_username": STORE_USER,
     "tfserving_models_url_password": STORE_PASSWORD,
-    "tfserving_models_s3_endpoint_url": S3_ENDPOINT,
-    "tfserving_models_s3_access_key_id": S3_KEY["accessKey"],
-    "tfserving_models_s3_secret_access_key": S3_KEY["secretKey"],
+    "tfserving_models_s3": {
+        "endpoint_url": S3_ENDPOINT,
+        "access_key_id": S3_KEY["accessKey"],
+        "secret_access_key": S3_KEY["secretKey"],
+    },
 }
 SECRET = "s3cret"  # noqa: S105 - what all of the lab's passwords begin with
 

@@ -41,9 +41,15 @@ def read_limits(given: dict[str, Any]) -> tuple[dict[str, int | None], list[str]
         else:
             hint = f", or null for {of_null}" if of_null else ""
             problems.append(
-                f"tfserving_gateway_{name} is {value!r}; it has to be a whole number from {least} to {most}{hint}."
+                f"{_variable(name)} is {value!r}; it has to be a whole number from {least} to {most}{hint}."
             )
     return limits, problems
+
+
+def _variable(limit: str) -> str:
+    """Return where the operator sets one of LIMITS."""
+    group, _, key = limit.partition("client_")
+    return f"tfserving_gateway_{limit}" if group else f"tfserving_gateway_client_limits: {key}"
 
 
 def timeout_seconds(instances: list[dict[str, Any]]) -> int:
@@ -71,7 +77,7 @@ def access_problems(params: dict[str, Any], limits: dict[str, int | None]) -> li
         )
     if users and limits.get("client_requests_per_second", 0) is None:
         problems.append(
-            "tfserving_gateway_client_requests_per_second is null, so passwords could be guessed without limit; set a "
+            f"{_variable('client_requests_per_second')} is null, so passwords could be guessed without limit; set a "
             "number, such as 100000, or use tfserving_gateway_client_ca without tfserving_gateway_users."
         )
     for user, password in users.items():

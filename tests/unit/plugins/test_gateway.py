@@ -230,16 +230,16 @@ def test_bad_input_is_named_and_no_secret_is_shown(changed: dict[str, Any], word
     ("name", "bounds", "bad"),
     [
         ("max_body_megabytes", "from 1 to 2047.", [0, -1, 2048, None, "", "1m", 1.5, True]),
-        ("client_requests_per_second", "from 1 to 1000000, or null for any number.", [0, -1, 10**30, "1r/s"]),
-        ("client_burst", "from 1 to 1000000.", [0, -5, None, "5 nodelay; }"]),
-        ("client_concurrent_requests", "from 1 to 65535, or null for any number.", [0, -1, 65536, "\u0663"]),
-        ("timeout_seconds", "from 1 to 86400.", [0, -30, 86401, "5s"]),
+        ("client_limits: requests_per_second", "from 1 to 1000000, or null for any number.", [0, -1, 10**30, "1r/s"]),
+        ("client_limits: burst", "from 1 to 1000000.", [0, -5, None, "5 nodelay; }"]),
+        ("client_limits: concurrent_requests", "from 1 to 65535, or null for any number.", [0, -1, 65536, "\u0663"]),
+        ("timeout_seconds", "from 1 to 86400, or null for five seconds more than REST.", [0, -30, 86401, "5s"]),
         ("drain_timeout_seconds", "from 0 to 86400.", [-1, 86401]),
     ],
 )
 def test_numbers_out_of_bounds_are_named(name: str, bounds: str, bad: list[Any], run_module: RunModule) -> None:
     for value in bad:
-        result = run_module(gateway_info, **{**GOOD, "limits": {**LIMITS, name: value}})
+        result = run_module(gateway_info, **{**GOOD, "limits": {**LIMITS, name.replace("limits: ", ""): value}})
         assert result["msg"] == f"tfserving_gateway_{name} is {value!r}; it has to be a whole number {bounds}"
 
 
