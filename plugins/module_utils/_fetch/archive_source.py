@@ -11,7 +11,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import file_sha256, write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
+    file_sha256,
+    read_json,
+    write_json,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
     DownloadError,
     answer_of,
@@ -22,7 +26,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch
     Received,
     Request,
     make_empty,
-    read_json,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,

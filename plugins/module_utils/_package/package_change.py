@@ -15,7 +15,6 @@ The store is a directory of root's on the host:
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -29,7 +28,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     copy_and_hash,
     file_sha256,
     in_the_making,
+    read_json,
     sync,
+    write_json,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
     DownloadError,
@@ -99,23 +100,8 @@ class Store:
             else:
                 path.unlink()
 
-    @staticmethod
-    def _read(path: Path) -> Any:
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError):
-            return None
-
-    def _write(self, path: Path, data: Any) -> None:
-        part = path.with_name(f"{path.name}.part")
-        with in_the_making(part):
-            part.write_text(json.dumps(data))
-            sync(part)
-            part.replace(path)
-        sync(self.directory)
-
     def change(self) -> Change | None:
-        data = self._read(self._change)
+        data = read_json(self._change)
         try:
             return Change.of(data) if data else None
         except (KeyError, TypeError):
@@ -125,10 +111,10 @@ class Store:
         """Note a change. Its way back has to be in previous/ by then."""
         for path in (*self.previous.glob("*.deb"), self.previous):
             sync(path)
-        self._write(self._change, change.as_dict())
+        write_json(self._change, change.as_dict())
 
     def kept(self) -> Package | None:
-        data = self._read(self._kept)
+        data = read_json(self._kept)
         try:
             return Package(**data) if data and self._kept_deb.is_file() else None
         except TypeError:
@@ -146,7 +132,7 @@ class Store:
         if new.sha256:
             if self.given.is_file():
                 self.given.replace(self._kept_deb)
-            self._write(self._kept, new.as_dict())
+            write_json(self._kept, new.as_dict())
         else:
             for path in (self._kept, self._kept_deb):
                 if path.exists():

@@ -8,13 +8,12 @@ when a run has ended well, and is what a run that has not goes back to.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
     owner_and_group,
+    read_json,
     read_text,
     write_json,
 )
@@ -63,10 +62,10 @@ def files_of(directories: dict[str, str]) -> set[Path]:
 
 def read_last_good(config_path: str) -> LastGood | None:
     """Return what was written last, None where there is nothing that can be read."""
+    content = read_json(Path(config_path, LAST_GOOD))
     try:
-        content: dict[str, Any] = json.loads(Path(config_path, LAST_GOOD).read_text())
-        return LastGood(**content)
-    except (OSError, ValueError, TypeError):
+        return LastGood(**content) if content else None
+    except TypeError:
         return None
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import pwd
 import shutil
@@ -26,9 +25,10 @@ from pathlib import Path
 from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
-    in_the_making,
+    read_json,
     sync,
     sync_file_system,
+    write_json,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     WORKERS,
@@ -136,12 +136,9 @@ class ModelStore:
 
     def read_manifest(self, version: int) -> dict[str, Any] | None:
         """Return the manifest of a version, None where it has no readable one."""
-        try:
-            manifest = json.loads(self.manifest(version).read_text())
-            readable = {"digest", "stamp", "files"} <= set(manifest) and isinstance(manifest["files"], dict)
-        except (OSError, ValueError, TypeError):
-            return None
-        return manifest if readable else None
+        manifest = read_json(self.manifest(version))
+        is_one = isinstance(manifest, dict) and {"digest", "stamp", "files"} <= manifest.keys()
+        return manifest if is_one and isinstance(manifest["files"], dict) else None
 
     def is_intact(self, version: int) -> bool:
         """Say whether the files of a version are those that this collection published, by names, sizes and times.
@@ -513,12 +510,7 @@ def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
         **extra,
         "files": files,
     }
-    new = path.with_suffix(".new")
-    with in_the_making(new):
-        new.write_text(json.dumps(manifest, indent=1) + "\n")
-        sync(new)
-        new.replace(path)
-    sync(path.parent)
+    write_json(path, manifest)
 
 
 def _size(path: Path) -> int:

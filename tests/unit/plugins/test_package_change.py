@@ -93,7 +93,6 @@ def test_begun_change_and_its_way_back_outlive_the_run(store: Store) -> None:
 
 
 def test_half_written_files_are_forgotten(store: Store) -> None:
-    (store.directory / "change.json.part").write_text("{")
     (store.directory / "given.deb.part").write_text("half")
     store.prepare()
     assert files(store) == []

@@ -259,7 +259,7 @@ def test_everything_is_on_the_disk_before_the_version_appears(
     synced: list[Path] = []
     at_rename: list[Path] = []
     rename = os.rename
-    monkeypatch.setattr(model_store, "sync", synced.append)
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(os.readlink(f"/proc/self/fd/{file}"))))
     monkeypatch.setattr(os, "rename", lambda old, new: (at_rename.extend(synced), rename(old, new)))
     publish(store, 1, files, GROUP, EXTRA)
     staging = store.staging(1)
