@@ -27,6 +27,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     retained_versions,
     served_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.pull import (
     BATCHING_FILE,
     pull_version,
@@ -39,7 +40,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     SavedModelError,
     differing,
     list_files,
-    some,
     total_bytes,
     tree_digest,
     tree_stamp,
@@ -274,7 +274,7 @@ class ActionModule(ActionBase):
         """Return which samples these versions cannot answer, as they lack the signature."""
         return [
             f"model {model.name}: version {version}, which is on the host, has no signature {name}, which "
-            f"sample_requests ask for; it has {some(facts['signatures'])}"
+            f"sample_requests ask for; it has {listed(facts['signatures'])}"
             for version, facts in sorted(on_host.items())
             for name in sorted({one["signature_name"] for one in model.samples})
             if facts["signatures"] is not None and name not in facts["signatures"]

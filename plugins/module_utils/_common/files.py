@@ -14,7 +14,7 @@ import stat
 import subprocess
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NamedTuple
 
 CHUNK_BYTES = 1 << 17
 
@@ -138,9 +138,22 @@ class KeptFile:
             self.path.symlink_to(self._target)
 
 
-def owner_and_group(status: os.stat_result) -> tuple[str, str]:
-    """Return the names of a file's owner and group; ids that have no name as numbers."""
-    return _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+class Access(NamedTuple):
+    """Who may do what with a file: names of owner and group, ids without one as numbers, and a mode such as 0751."""
+
+    owner: str
+    group: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}:{self.group} {self.mode}"
+
+
+def access_of(path: Path) -> Access:
+    """Return owner, group and mode of a file or a directory. Raises OSError."""
+    status = path.stat()
+    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+    return Access(owner, group, f"{stat.S_IMODE(status.st_mode):04o}")
 
 
 def _name(look_up: Callable[[int], Any], number: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
-    owner_and_group,
+    access_of,
     read_json,
     read_text,
     write_json,
@@ -46,11 +46,7 @@ class LastGood:
 def describe(path: Path) -> dict[str, str] | None:
     """Return text, owner, group and mode of a file, None where there is none."""
     text = read_text(path)
-    if text is None:
-        return None
-    status = path.stat()
-    owner, group = owner_and_group(status)
-    return {"text": text, "owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
+    return None if text is None else {"text": text, **access_of(path)._asdict()}
 
 
 def files_of(directories: dict[str, str]) -> set[Path]:
