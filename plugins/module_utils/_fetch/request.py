@@ -31,8 +31,8 @@ class Request:
 
     incoming is a directory in which rsync receives as a user of its own, basis one of hard links to files of an older
     version that it may take unchanged parts from, digest 64 hex digits, proxy a URL without which the host's proxy
-    variables are used, prunable_bytes for the error where there is no room, timeout_seconds how long to wait for the
-    next byte.
+    variables are used, prunable_bytes for the error where there is too little disk space, timeout_seconds how long to
+    wait for the next byte.
     """
 
     url: str

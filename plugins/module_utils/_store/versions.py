@@ -1,6 +1,6 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a host has of models: their versions, where these lie, and what room is left."""
+"""What a host has of models: their versions, where these lie, and what disk space is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     directory_problems,
     is_right,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import free_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import free_space
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import check_path
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
@@ -31,7 +31,7 @@ def look(base_path: str, models: list[str]) -> dict[str, Any]:
         "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
         "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
         "base_path": access_of(Path(base_path))._asdict() if Path(base_path).is_dir() else {},
-        "free": free_room(Path(base_path)),
+        "free": free_space(Path(base_path)),
     }
 
 
