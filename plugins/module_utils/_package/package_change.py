@@ -41,9 +41,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
     ARCHITECTURES,
     NAMES,
     PROGRAM,
-    Change,
     Host,
     Package,
+    PackageChange,
     PackageError,
     diagnose,
     missing_cpu_flags,
@@ -100,14 +100,14 @@ class Store:
             else:
                 path.unlink()
 
-    def change(self) -> Change | None:
+    def change(self) -> PackageChange | None:
         data = read_json(self._change)
         try:
-            return Change.of(data) if data else None
+            return PackageChange.of(data) if data else None
         except (KeyError, TypeError):
             return None
 
-    def begin(self, change: Change) -> None:
+    def begin(self, change: PackageChange) -> None:
         """Note a change. Its way back has to be in previous/ by then."""
         for path in (*self.previous.glob("*.deb"), self.previous):
             sync(path)
@@ -318,7 +318,7 @@ class Changer:
         is_held = bool(host.held) or (host.change is not None and host.change.is_held)
         try:
             self._fetch(host, new, target)
-            change = Change(new, self._save_previous(host), is_held=is_held)
+            change = PackageChange(new, self._save_previous(host), is_held=is_held)
         except PackageError:
             if not host.change:
                 self.store.forget()
@@ -409,7 +409,7 @@ class Changer:
         if is_held:
             self._run(["apt-mark", "hold", new.name])
 
-    def _undo(self, change: Change) -> str:
+    def _undo(self, change: PackageChange) -> str:
         """Put back what was there before a change that failed. Returns a sentence that says so."""
         previous = change.previous or "The state before"
         try:
@@ -422,7 +422,7 @@ class Changer:
         except PackageError as error:
             return f"{previous} could not be put back: {error}. Play again to repeat that."
 
-    def put_back(self, change: Change) -> str:
+    def put_back(self, change: PackageChange) -> str:
         """Make a change undone. Returns a sentence that says so. Raises PackageError, and keeps the change then."""
         self.store.begin(replace(change, is_installed=False, is_failed=True))
         previous, deb = change.previous, self.store.previous_deb()
