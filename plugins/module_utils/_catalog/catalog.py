@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterable
 from urllib.parse import urlsplit
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import (
+    control_characters,
+    listed,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.signature_contract import (
     contract_errors,
 )
@@ -21,7 +24,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     SavedModelError,
     list_files,
     parse_version,
-    some,
     source_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
@@ -250,7 +252,7 @@ def _read_sources(entry: dict[str, Any], notes: list[str]) -> dict[int, Path]:
     sources, others = source_versions(source, wanted and [_version(number) for number in wanted])
     if others:
         notes.append(
-            f"{source} holds what is no version, and is passed over: {some(others)}. A version is a "
+            f"{source} holds what is no version, and is passed over: {listed(others)}. A version is a "
             "directory with a whole number for its name"
         )
     missing = sorted(set(wanted or []) - set(sources))

@@ -8,13 +8,12 @@ when a run has ended well, and is what a run that has not goes back to.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
-    owner_and_group,
+    access_of,
+    read_json,
     read_text,
     write_json,
 )
@@ -47,11 +46,7 @@ class LastGood:
 def describe(path: Path) -> dict[str, str] | None:
     """Return text, owner, group and mode of a file, None where there is none."""
     text = read_text(path)
-    if text is None:
-        return None
-    status = path.stat()
-    owner, group = owner_and_group(status)
-    return {"text": text, "owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}
+    return None if text is None else {"text": text, **access_of(path)._asdict()}
 
 
 def files_of(directories: dict[str, str]) -> set[Path]:
@@ -63,10 +58,10 @@ def files_of(directories: dict[str, str]) -> set[Path]:
 
 def read_last_good(config_path: str) -> LastGood | None:
     """Return what was written last, None where there is nothing that can be read."""
+    content = read_json(Path(config_path, LAST_GOOD))
     try:
-        content: dict[str, Any] = json.loads(Path(config_path, LAST_GOOD).read_text())
-        return LastGood(**content)
-    except (OSError, ValueError, TypeError):
+        return LastGood(**content) if content else None
+    except TypeError:
         return None
 
 

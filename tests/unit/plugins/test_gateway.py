@@ -18,7 +18,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gatew
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
     OPEN,
-    Plan,
+    RoutePlan,
     plan,
     read_servers,
 )
@@ -47,16 +47,16 @@ SECOND = {**ONE, "name": "second", "unit": "serving-second", "port": 8510, "rest
 needs_openssl = pytest.mark.skipif(not Path(secrets.OPENSSL).exists(), reason="openssl makes the keys")
 
 
-def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> Plan:
+def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> RoutePlan:
     return plan(read_servers(list(instances)), opened or ["predict"], METRICS)
 
 
-def ports(made: Plan, name: str) -> list[int]:
+def ports(made: RoutePlan, name: str) -> list[int]:
     (found,) = [one["servers"] for one in made.sets if one["name"] == name]
     return [server["rest_api_port"] for server in found]
 
 
-def rest_ports(made: Plan, method: str, path: str) -> list[int]:
+def rest_ports(made: RoutePlan, method: str, path: str) -> list[int]:
     """Return where a REST request goes, nothing where it does not pass."""
     for route in made.rest:
         if re.search(route["pattern"], path):
@@ -64,7 +64,7 @@ def rest_ports(made: Plan, method: str, path: str) -> list[int]:
     return []
 
 
-def taken_by(made: Plan, name: str, drained: str) -> list[int]:
+def taken_by(made: RoutePlan, name: str, drained: str) -> list[int]:
     chosen = [choice[2] for choice in made.choices if choice[:2] == [name, drained]]
     return ports(made, chosen[0]) if chosen else []
 

@@ -11,57 +11,67 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._delta.delta import Runs
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_cache import remembered
 
 BLOCK_BYTES = 1 << 18
 COMPARED_BYTES = 64 << 20  # of smaller files rsync is done before two transfers have begun
-# Of the file. The data of a patch lie in Ansible's temporary directory; and where more has changed, the contents may
+# Of the file. The data of a delta lie in Ansible's temporary directory; and where more has changed, the contents may
 # have moved, which rsync makes out.
 MAX_SHARE = 0.25
 MAX_RUNS = 100_000
 
 
 @dataclass(frozen=True)
-class Change:
+class Comparison:
     """How a new file differs from an old one.
 
-    runs are the parts of the new file that differ, [[offset, length], ...] in bytes, and data is a file with their
-    contents. None are too many.
+    runs are the parts of the new file that differ, and data is a file with their contents. None are too many.
     """
 
     data: Path
-    runs: list[list[int]] | None
+    runs: Runs | None
 
     @property
-    def is_patch(self) -> bool:
+    def is_same(self) -> bool:
+        return self.runs == []
+
+    @property
+    def is_delta(self) -> bool:
+        """Say whether the new file is to be made of the old one and data."""
         return bool(self.runs)
 
     @property
     def bytes(self) -> int:
         return self.data.stat().st_size
 
+    def told(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the host makes the file by, one of Deltas; facts are those of the new file."""
+        return {"data": self.data.name, "runs": self.runs, "size": facts["size"], "mtime_ns": facts["mtime_ns"]}
 
-def compare(old: Path, new: Path, stamp: str) -> Change | None:
+
+def compare(old: Path, new: Path, stamp: str) -> Comparison | None:
     """Return how a new file differs from an old one, None for small files. stamp tells states of the two apart.
 
     Raises OSError.
     """
     if min(old.stat().st_size, new.stat().st_size) < COMPARED_BYTES:
         return None
-    with remembered("change", f"{old.absolute()} {new.absolute()} {stamp}") as memory:
+    with remembered("delta", f"{old.absolute()} {new.absolute()} {stamp}") as memory:
         data = memory.with_suffix(".data")
         if not memory.exists():
-            write_json(memory, _write_patch(old, new, data))
-        return Change(data, json.loads(memory.read_text()))
+            write_json(memory, _write_delta(old, new, data))
+        return Comparison(data, json.loads(memory.read_text()))
 
 
-def _write_patch(old: Path, new: Path, data: Path) -> list[list[int]] | None:
+def _write_delta(old: Path, new: Path, data: Path) -> Runs | None:
+    """Write what is new to data, and return where it belongs, None where it is too much."""
     most = int(new.stat().st_size * MAX_SHARE)
     written = 0
-    runs: list[list[int]] = []
+    runs: Runs = []
     with data.open("wb") as file:
         for offset, block in _changed_blocks(old, new):
             written += len(block)

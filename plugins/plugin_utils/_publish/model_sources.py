@@ -32,7 +32,9 @@ def digested(source: Path, files: Files) -> Files:
             answer = add_digests(source, files)
             now = list_files(source)
             if any(now.get(name) != facts for name, facts in files.items()):
-                raise SavedModelError(f"{source} was written to while it was read; play again when it is complete")
+                raise SavedModelError(
+                    f"{source} was written to while it was read; rerun the playbook when it is complete"
+                )
             write_json(memory, answer)
         found: Files = json.loads(memory.read_text())
         return found
