@@ -22,6 +22,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     CatalogError,
     Model,
     Pull,
+    check_credentials,
     check_served,
     read_catalog,
     retained_versions,
@@ -153,7 +154,7 @@ class ActionModule(ActionBase):
                 self._display.warning(note)
             if any(model.sources for model in models):
                 Transport.check(self._connection)
-            self._check_credentials(models)
+            check_credentials(models, bool(self._args["url_password"]))
             names = [model.name for model in models]
             self._on_host = HostProgram(self, self._task_vars)
             place = {key: self._args[key] for key in ("base_path", "group", "adopt")}
@@ -189,27 +190,6 @@ class ActionModule(ActionBase):
                 result["diff"].append(access_diff(self._args["base_path"], host["base_access"], self._args["group"]))
             result["diff"] += self._signatures_diffs(host["models"], published)
         return result
-
-    def _check_credentials(self, models: list[Model]) -> None:
-        """Raise CatalogError where the password of a server would be shown to others."""
-        plain = sorted({p.url for model in models for p in model.pulls.values() if p.url.startswith("http://")})
-        if self._args["url_password"] and plain:
-            raise CatalogError(
-                [f"tfserving_models_url_password would be sent in plain text to {plain[0]}; fetch from https://"]
-            )
-        servers = {
-            pull.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
-            for model in models
-            for pull in model.pulls.values()
-            if not pull.url.startswith("s3://")
-        }
-        if self._args["url_password"] and len(servers) > 1:
-            raise CatalogError(
-                [
-                    f"tfserving_models_url_password would be shown to {' and '.join(sorted(servers))}; fetch from one "
-                    "of them only, or from servers that ask for none"
-                ]
-            )
 
     def _plan(self, models: list[Model], present: dict[str, Any], withdrawn: dict[str, Any]) -> list[Transfer]:
         """Return what the host lacks. Raises CatalogError for what must not be published.
