@@ -14,6 +14,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     CATALOG_OPTIONS,
     CatalogError,
     Model,
+    check_credentials,
     read_catalog,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
@@ -30,7 +31,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publi
     HostState,
     PublishedVersion,
     PublishingPlan,
-    check_credentials,
     foreign_notes,
     plan_publishing,
     signatures_diffs,
@@ -103,7 +103,7 @@ class ActionModule(ActionBase):
                 self._display.warning(f"model {model.name}: {note}")
         if any(model.sources for model in models):
             Transport.check(self._connection)
-        check_credentials(models, self._args["url_password"])
+        check_credentials(models, bool(self._args["url_password"]))
         return models
 
     def _target(self, task_vars: dict[str, Any]) -> Target:

@@ -11,6 +11,8 @@ from typing import Any, Iterable
 # an nginx or apt file, or steer the terminal that shows it. systemd-analyze says nothing of a carriage return.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+
 
 def control_characters(variable: str, value: Any) -> list[str]:
     """Return the problem of a text that holds a control character; of a list or a dictionary, those of its texts."""

@@ -315,26 +315,6 @@ def _check_unchanged(model: Model, version: int, there: Identity, free_number: i
     )
 
 
-def check_credentials(models: Sequence[Model], password: str | None) -> None:
-    """Raise CatalogError where the password of a server would be shown to others."""
-    urls = sorted({pull.url for model in models for pull in model.pulls.values()})
-    plain = [url for url in urls if url.startswith("http://")]
-    if password and plain:
-        raise CatalogError(
-            [f"tfserving_models_url_password would be sent in plain text to {plain[0]}; fetch from https://"]
-        )
-    servers = {
-        url.partition("://")[2].partition("/")[0].rpartition("@")[2] for url in urls if not url.startswith("s3://")
-    }
-    if password and len(servers) > 1:
-        raise CatalogError(
-            [
-                f"tfserving_models_url_password would be shown to {' and '.join(sorted(servers))}; fetch from one "
-                "of them only, or from servers that ask for none"
-            ]
-        )
-
-
 def batching_note(model: Model, version: int) -> str:
     """Return the warning about a version whose requests the server does not batch."""
     return (

@@ -18,7 +18,7 @@ from rendered_templates import render
 from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.input import repository_problems
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     render_models_config,
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import tls_files_info
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.tls_files import tls_problems
 
-RunModule = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the keys")
 
 
@@ -45,27 +43,26 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return make(tmp_path_factory.mktemp("tls"), "one")
 
 
-def test_key_and_certificate_that_belong_together_are_taken(pair: dict[str, str], run_module: RunModule) -> None:
-    assert run_module(tls_files_info, check=True, **pair)["changed"] is False
-    assert "failed" not in run_module(tls_files_info, custom_ca=pair["server_cert"], client_verify=True, **pair)
+def test_key_and_certificate_that_belong_together_are_taken(pair: dict[str, str]) -> None:
+    assert tls_problems(**pair, custom_ca="", client_verify=False) == []
+    assert tls_problems(**pair, custom_ca=pair["server_cert"], client_verify=True) == []
 
 
-def refused(run_module: RunModule, **arguments: Any) -> str:
-    result = run_module(tls_files_info, **arguments)
-    assert result["failed"] is True
-    key_lines = arguments["server_key"].splitlines()[1:-1]
-    assert not [line for line in key_lines if line in json.dumps(result)]
-    return str(result["msg"])
+def refusal(**changed: Any) -> str:
+    """Return the one problem of a key and certificates."""
+    given = {"custom_ca": "", "client_verify": False, **changed}
+    (problem,) = tls_problems(**given)
+    assert not [line for line in given["server_key"].splitlines()[1:-1] if line in problem]
+    return problem
 
 
-def test_key_of_another_certificate_is_refused(pair: dict[str, str], run_module: RunModule, tmp_path: Path) -> None:
-    other = make(tmp_path, "other")
-    said = refused(run_module, server_key=other["server_key"], server_cert=pair["server_cert"])
+def test_key_of_another_certificate_is_refused(pair: dict[str, str], tmp_path: Path) -> None:
+    said = refusal(server_key=make(tmp_path, "other")["server_key"], server_cert=pair["server_cert"])
     assert said == "tfserving_service_ssl: server_key is not the key of server_cert."
 
 
-def test_key_with_a_password_is_refused(run_module: RunModule, tmp_path: Path) -> None:
-    assert "server_key has a password" in refused(run_module, **make(tmp_path, "locked", "-passout", "pass:secret"))
+def test_key_with_a_password_is_refused(tmp_path: Path) -> None:
+    assert "server_key has a password" in refusal(**make(tmp_path, "locked", "-passout", "pass:secret"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +75,5 @@ def test_key_with_a_password_is_refused(run_module: RunModule, tmp_path: Path) -
         ({"client_verify": True}, "client_verify is true without custom_ca"),
     ],
 )
-def test_what_tls_cannot_use_is_refused(
-    pair: dict[str, str], run_module: RunModule, change: dict[str, Any], words: str
-) -> None:
-    assert words in refused(run_module, **{**pair, **change})
+def test_what_tls_cannot_use_is_refused(pair: dict[str, str], change: dict[str, Any], words: str) -> None:
+    assert words in refusal(**{**pair, **change})
