@@ -27,7 +27,8 @@ TemplateWith = Callable[["dict[str, Any]"], Callable[[Any], Any]]
 
 @dataclass(frozen=True)
 class Role:
-    """What a role says about its variables: options is the argument_spec of its main entry point.
+    """What a role says about its variables: options is the argument_spec of its main entry point,
+    or of look.
 
     defaults are its own and those of the roles that it depends on; internal is its vars/main.yml.
     """
@@ -54,7 +55,7 @@ def _role(path: Path) -> Role:
     entries = _meta(path / "meta/argument_specs.yml").get("argument_specs") or {}
     return Role(
         name=path.name,
-        options=(entries.get("main") or {}).get("options") or {},
+        options=(entries.get("main") or entries.get("look") or {}).get("options") or {},
         all_options={name: one for entry in entries.values() for name, one in (entry.get("options") or {}).items()},
         defaults=_defaults(path),
         internal=_read(path / "vars/main.yml"),

@@ -67,11 +67,7 @@ _LEAST = {
     "num_unload_threads": (2, _BLOCKS),
     "model_config_file_poll_wait_seconds": (0, "the server would not take changes of models"),
     "rest_api_num_threads": (2, "with one thread REST answers nothing"),
-    "num_load_threads": (2, "with fewer, one version that cannot be loaded blocks loading of all others"),
-    "num_unload_threads": (2, "with fewer, one version that cannot be loaded blocks unloading of all others"),
 }
-# What a flag of _LEAST is that the role has a variable for and that is left to the server.
-_LEFT_OUT = {"num_load_threads": "0", "num_unload_threads": "0"}
 
 
 @dataclass(frozen=True)
