@@ -190,11 +190,10 @@ def _combinations(values: dict[str, str], variables: dict[str, str], where: Call
     def by(name: str) -> str:
         return variables.get(name) or f"{name} in {where(name)}"
 
-    counts = {**{name: value for name, value in _LEFT_OUT.items() if name in variables}, **values}
     problems = [
-        f"{by(name)} is {counts[name]}; it has to be at least {least}: {why}."
+        f"{by(name)} is {values[name]}; it has to be at least {least}: {why}."
         for name, (least, why) in _LEAST.items()
-        if name in counts and int(counts[name]) < least
+        if name in values and int(values[name]) < least
     ]
     arguments = values.get("grpc_channel_arguments", "")
     if arguments and not all("=" in one for one in arguments.split(",")):
