@@ -1,0 +1,133 @@
+"""What a connection's host has answered, recorded from one host and replayed for many.
+
+Two mixins for connection plugins. The directory is that in the environment variable TFSERVING_BENCH_RECORDING. In it, a
+file stands for each call: the n-th of its name on a host. A host's n-th call of that name gets the same answer, so that
+arguments may differ by process ids, times and names of hosts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleConnectionFailure
+
+DIRECTORY = "TFSERVING_BENCH_RECORDING"
+MODULE = re.compile(rb"^module_fqn='([\w.]+)',$", re.MULTILINE)  # in the program that Ansible makes of a module
+TEMPORARY = re.compile(r"ansible-tmp-[\d.]+-\d+-\d+")
+BECOME = re.compile(r"BECOME-SUCCESS-\w+|key=\w+")  # as a become plugin makes them anew for each command
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: an exit status, and bytes as characters of the same numbers."""
+
+    returncode: int = 0
+    stdout: str = ""
+    stderr: str = ""
+
+
+def call_name(command: str, in_data: bytes | None, host: str) -> str:
+    """Return a name of what a host shall run that is the same in every run and on every host.
+
+    For programs on standard input it is the name of Ansible's module, or of the function that the collection calls on
+    the host; else the command, without names that are made anew for each.
+    """
+    if in_data:
+        if found := MODULE.search(in_data):
+            return found[1].decode()
+        try:
+            payload = json.loads(zlib.decompress(in_data))
+            return f"{payload['module']}.{payload['function']}"
+        except (zlib.error, ValueError, KeyError, TypeError):
+            pass  # a program of another kind, which the command has to tell
+    return BECOME.sub("BECOME", _without_names(command, host))
+
+
+def _without_names(text: str, host: str) -> str:
+    return TEMPORARY.sub("TEMPORARY", re.sub(rf"\b{re.escape(host)}\b", "HOST", text))
+
+
+def _next_file(host: str, name: str) -> Path:
+    """Return where the answer to the host's next call of this name is. Each task of a host has a process of its own."""
+    digest = sha256(name.encode()).hexdigest()[:16]
+    with Path(constants.DEFAULT_LOCAL_TMP, f"calls-{host}").open("a+") as calls:
+        calls.seek(0)
+        number = calls.read().split().count(digest) + 1
+        calls.write(f"{digest}\n")
+    return Path(os.environ[DIRECTORY], f"{digest}-{number}.json")
+
+
+class Recording:
+    """Beside a connection plugin's class: writes what the host answers."""
+
+    _play_context: Any
+
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+        done = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[misc]
+        returncode, stdout, stderr = done
+        output = TEMPORARY.sub("TEMPORARY", stdout.decode("latin-1"))
+        self._record(call_name(cmd, in_data, self._host), Answer(returncode, output, stderr.decode("latin-1")))
+        return returncode, stdout, stderr
+
+    def put_file(self, in_path: str, out_path: str) -> Any:
+        done = super().put_file(in_path, out_path)  # type: ignore[misc]
+        self._record(f"put {_without_names(out_path, self._host)}", Answer())
+        return done
+
+    def fetch_file(self, in_path: str, out_path: str) -> Any:
+        done = super().fetch_file(in_path, out_path)  # type: ignore[misc]
+        content = Path(out_path).read_bytes().decode("latin-1")
+        self._record(f"fetch {_without_names(in_path, self._host)}", Answer(stdout=content))
+        return done
+
+    @property
+    def _host(self) -> str:
+        return str(self._play_context.remote_addr)
+
+    def _record(self, name: str, answer: Answer) -> None:
+        _next_file(self._host, name).write_text(json.dumps({"name": name, **asdict(answer)}))
+
+
+class Replaying:
+    """Beside a connection plugin's class: answers as it was recorded, and connects to nothing."""
+
+    _play_context: Any
+
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+        answer = self._answer(call_name(cmd, in_data, self._host))
+        temporary = TEMPORARY.search(cmd)
+        stdout = answer.stdout.replace("TEMPORARY", temporary[0]) if temporary else answer.stdout
+        return answer.returncode, stdout.encode("latin-1"), answer.stderr.encode("latin-1")
+
+    def put_file(self, in_path: str, out_path: str) -> tuple[int, bytes, bytes]:
+        self._answer(f"put {_without_names(out_path, self._host)}")
+        return 0, b"", b""
+
+    def fetch_file(self, in_path: str, out_path: str) -> tuple[int, bytes, bytes]:
+        content = self._answer(f"fetch {_without_names(in_path, self._host)}").stdout
+        Path(out_path).write_bytes(content.encode("latin-1"))
+        return 0, b"", b""
+
+    def reset(self) -> None:
+        """There is nothing to reset."""
+
+    @property
+    def _host(self) -> str:
+        return str(self._play_context.remote_addr)
+
+    def _answer(self, name: str) -> Answer:
+        """Raises AnsibleConnectionFailure for a call that the recorded host did not get."""
+        try:
+            recorded = json.loads(_next_file(self._host, name).read_text())
+        except FileNotFoundError:
+            raise AnsibleConnectionFailure(f"the recorded host was not asked as often for this: {name}") from None
+        del recorded["name"]
+        return Answer(**recorded)
