@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ansible.plugins.connection import ssh
+
 from bench.recorded_calls import Recording
 
 DOCUMENTATION = ssh.DOCUMENTATION  # its options
