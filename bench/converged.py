@@ -102,6 +102,7 @@ def recorded_connection() -> dict[str, str]:
     return {
         "ANSIBLE_CONNECTION_PLUGINS": str(CHECKOUT / "bench/connection_plugins"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])),
+        "PYTHONDONTWRITEBYTECODE": "",  # each task loads the plugin: it is compiled once and not each time
         recorded_calls.DIRECTORY: str(RECORDING),
     }
 

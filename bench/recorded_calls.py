@@ -3,6 +3,8 @@
 Two mixins for connection plugins. The directory is that in the environment variable TFSERVING_BENCH_RECORDING. In it, a
 file stands for each call: the n-th of its name on a host. A host's n-th call of that name gets the same answer, so that
 arguments may differ by process ids, times and names of hosts.
+
+Ansible loads a connection plugin anew in each task's process, so this one has to be quick to load.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import json
 import os
 import re
 import zlib
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,9 @@ from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 
 DIRECTORY = "TFSERVING_BENCH_RECORDING"
-MODULE = re.compile(rb"^module_fqn='([\w.]+)',$", re.MULTILINE)  # in the program that Ansible makes of a module
+MODULE = b"\nmodule_fqn='"  # in the program that Ansible makes of a module, before its name
 TEMPORARY = re.compile(r"ansible-tmp-[\d.]+-\d+-\d+")
 BECOME = re.compile(r"BECOME-SUCCESS-\w+|key=\w+")  # as a become plugin makes them anew for each command
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: an exit status, and bytes as characters of the same numbers."""
-
-    returncode: int = 0
-    stdout: str = ""
-    stderr: str = ""
 
 
 def call_name(command: str, in_data: bytes | None, host: str) -> str:
@@ -41,8 +33,8 @@ def call_name(command: str, in_data: bytes | None, host: str) -> str:
     the host; else the command, without names that are made anew for each.
     """
     if in_data:
-        if found := MODULE.search(in_data):
-            return found[1].decode()
+        if (at := in_data.find(MODULE)) >= 0:
+            return in_data[at + len(MODULE) :].split(b"'", 1)[0].decode()
         try:
             payload = json.loads(zlib.decompress(in_data))
             return f"{payload['module']}.{payload['function']}"
@@ -74,26 +66,28 @@ class Recording:
         done = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[misc]
         returncode, stdout, stderr = done
         output = TEMPORARY.sub("TEMPORARY", stdout.decode("latin-1"))
-        self._record(call_name(cmd, in_data, self._host), Answer(returncode, output, stderr.decode("latin-1")))
+        self._record(call_name(cmd, in_data, self._host), returncode, output, stderr.decode("latin-1"))
         return returncode, stdout, stderr
 
     def put_file(self, in_path: str, out_path: str) -> Any:
         done = super().put_file(in_path, out_path)  # type: ignore[misc]
-        self._record(f"put {_without_names(out_path, self._host)}", Answer())
+        self._record(f"put {_without_names(out_path, self._host)}")
         return done
 
     def fetch_file(self, in_path: str, out_path: str) -> Any:
         done = super().fetch_file(in_path, out_path)  # type: ignore[misc]
         content = Path(out_path).read_bytes().decode("latin-1")
-        self._record(f"fetch {_without_names(in_path, self._host)}", Answer(stdout=content))
+        self._record(f"fetch {_without_names(in_path, self._host)}", stdout=content)
         return done
 
     @property
     def _host(self) -> str:
         return str(self._play_context.remote_addr)
 
-    def _record(self, name: str, answer: Answer) -> None:
-        _next_file(self._host, name).write_text(json.dumps({"name": name, **asdict(answer)}))
+    def _record(self, name: str, returncode: int = 0, stdout: str = "", stderr: str = "") -> None:
+        """Write an answer; the outputs are bytes as characters of the same numbers."""
+        answer = {"name": name, "returncode": returncode, "stdout": stdout, "stderr": stderr}
+        _next_file(self._host, name).write_text(json.dumps(answer))
 
 
 class Replaying:
@@ -104,15 +98,15 @@ class Replaying:
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         answer = self._answer(call_name(cmd, in_data, self._host))
         temporary = TEMPORARY.search(cmd)
-        stdout = answer.stdout.replace("TEMPORARY", temporary[0]) if temporary else answer.stdout
-        return answer.returncode, stdout.encode("latin-1"), answer.stderr.encode("latin-1")
+        stdout = answer["stdout"].replace("TEMPORARY", temporary[0]) if temporary else answer["stdout"]
+        return answer["returncode"], stdout.encode("latin-1"), answer["stderr"].encode("latin-1")
 
     def put_file(self, in_path: str, out_path: str) -> tuple[int, bytes, bytes]:
         self._answer(f"put {_without_names(out_path, self._host)}")
         return 0, b"", b""
 
     def fetch_file(self, in_path: str, out_path: str) -> tuple[int, bytes, bytes]:
-        content = self._answer(f"fetch {_without_names(in_path, self._host)}").stdout
+        content = self._answer(f"fetch {_without_names(in_path, self._host)}")["stdout"]
         Path(out_path).write_bytes(content.encode("latin-1"))
         return 0, b"", b""
 
@@ -123,11 +117,10 @@ class Replaying:
     def _host(self) -> str:
         return str(self._play_context.remote_addr)
 
-    def _answer(self, name: str) -> Answer:
+    def _answer(self, name: str) -> dict[str, Any]:
         """Raises AnsibleConnectionFailure for a call that the recorded host did not get."""
         try:
-            recorded = json.loads(_next_file(self._host, name).read_text())
+            answer: dict[str, Any] = json.loads(_next_file(self._host, name).read_text())
         except FileNotFoundError:
             raise AnsibleConnectionFailure(f"the recorded host was not asked as often for this: {name}") from None
-        del recorded["name"]
-        return Answer(**recorded)
+        return answer
