@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         interface = hosts.bridge()
         hosts.widen_link(interface)
         for name in options.cases or cases.ALL:
-            progress.say(f"{name}: making its models")
+            progress.say(f"{name}: preparing it")
             case = cases.ALL[name](MODELS)
             try:
                 one = run_case(case, options.repeat or case.repeat, interface, progress)

@@ -20,13 +20,13 @@ Counts = dict[str, int]  # of a host's tasks, by how they ended
 
 
 class Playbook(Contender):
-    """A playbook as it is."""
+    """A playbook with the lab's repository and the example models."""
 
     delivers = False
     playbook: str
 
     def command(self, job: Job) -> list[str]:
-        return ["ansible-playbook", "-i", INVENTORY, "--limit", ":".join(job.hosts), self.playbook]
+        return play(self.playbook, INVENTORY, "--limit", ":".join(job.hosts))
 
 
 class Reference(Playbook):
@@ -36,14 +36,9 @@ class Reference(Playbook):
 
 
 class Converged(Playbook):
-    """serving.yml with the lab's repository and the example models."""
-
     name = "serving.yml"
     slug = "converged"
     playbook = "playbooks/serving.yml"
-
-    def command(self, job: Job) -> list[str]:
-        return [*super().command(job), "-e", f"@{VARIABLES}"]
 
     def environment(self) -> dict[str, str]:
         return {
@@ -61,7 +56,6 @@ class Replayed(Converged):
     """The same for hosts that are not there, each of which answers as the recorded one did."""
 
     slug = "replayed"
-    connection = "replaying_ssh"
 
     def __init__(self, hosts: int, recorded: Counts) -> None:
         self._hosts = hosts
@@ -69,14 +63,9 @@ class Replayed(Converged):
 
     def command(self, job: Job) -> list[str]:
         inventory = STATE / f"replayed-{self._hosts}.json"
-        group = {"hosts": {f"replayed-[001:{self._hosts:03}]": None}}
-        inventory.write_text(
-            json.dumps({"all": {"vars": {"lab_directory": str(STATE)}, "children": {"tfserving": group}}})
-        )
-        return [
-            "ansible-playbook", "-i", str(inventory), "--connection", self.connection, self.playbook,
-            "-e", f"@{VARIABLES}",
-        ]  # fmt: skip
+        group = {"hosts": {f"replayed-[001:{self._hosts:03}]": None}, "vars": {"lab_directory": str(STATE)}}
+        inventory.write_text(json.dumps({"tfserving": group}))
+        return play(self.playbook, str(inventory), "--connection", "replaying_ssh")
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), **recorded_connection(), "ANSIBLE_FORKS": str(len(HOSTS))}
@@ -87,9 +76,13 @@ class Replayed(Converged):
         found = list(recap().values())
         if len(found) != self._hosts or self._recorded not in found:
             raise BenchError(
-                f"{self.name}: {len(found)} replayed hosts of {self._hosts} ended, the first with {found[0]}; "
+                f"{self.name}: {len(found)} replayed hosts of {self._hosts} ended, the first with {found[:1]}; "
                 f"the recorded one ended with {self._recorded}"
             )
+
+
+def play(playbook: str, inventory: str, *options: str) -> list[str]:
+    return ["ansible-playbook", "-i", inventory, *options, playbook, "-e", f"@{VARIABLES}"]
 
 
 def recap() -> dict[str, Counts]:
@@ -122,7 +115,4 @@ def converge_and_record() -> Counts:
 
 def remove() -> None:
     """Take off the hosts what would go on running beside other cases."""
-    output_of(
-        ["ansible-playbook", "-i", INVENTORY, "playbooks/remove.yml", "-e", f"@{VARIABLES}"],
-        ANSIBLE_FORKS=str(len(HOSTS)),
-    )
+    output_of(play("playbooks/remove.yml", INVENTORY), ANSIBLE_FORKS=str(len(HOSTS)))

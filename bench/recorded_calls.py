@@ -23,7 +23,7 @@ from ansible.errors import AnsibleConnectionFailure
 DIRECTORY = "TFSERVING_BENCH_RECORDING"
 MODULE = b"\nmodule_fqn='"  # in the program that Ansible makes of a module, before its name
 TEMPORARY = re.compile(r"ansible-tmp-[\d.]+-\d+-\d+")
-BECOME = re.compile(r"BECOME-SUCCESS-\w+|key=\w+")  # as a become plugin makes them anew for each command
+BECOME = re.compile(r"BECOME-SUCCESS-\w+|via ansible, key=\w+")  # as a become plugin makes them anew for each command
 
 
 def call_name(command: str, in_data: bytes | None, host: str) -> str:
@@ -57,10 +57,16 @@ def _next_file(host: str, name: str) -> Path:
     return Path(os.environ[DIRECTORY], f"{digest}-{number}.json")
 
 
-class Recording:
-    """Beside a connection plugin's class: writes what the host answers."""
-
+class _OneHost:
     _play_context: Any
+
+    @property
+    def _host(self) -> str:
+        return str(self._play_context.remote_addr)
+
+
+class Recording(_OneHost):
+    """Beside a connection plugin's class: writes what the host answers."""
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         done = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[misc]
@@ -80,20 +86,14 @@ class Recording:
         self._record(f"fetch {_without_names(in_path, self._host)}", stdout=content)
         return done
 
-    @property
-    def _host(self) -> str:
-        return str(self._play_context.remote_addr)
-
     def _record(self, name: str, returncode: int = 0, stdout: str = "", stderr: str = "") -> None:
         """Write an answer; the outputs are bytes as characters of the same numbers."""
         answer = {"name": name, "returncode": returncode, "stdout": stdout, "stderr": stderr}
         _next_file(self._host, name).write_text(json.dumps(answer))
 
 
-class Replaying:
+class Replaying(_OneHost):
     """Beside a connection plugin's class: answers as it was recorded, and connects to nothing."""
-
-    _play_context: Any
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         answer = self._answer(call_name(cmd, in_data, self._host))
@@ -112,10 +112,6 @@ class Replaying:
 
     def reset(self) -> None:
         """There is nothing to reset."""
-
-    @property
-    def _host(self) -> str:
-        return str(self._play_context.remote_addr)
 
     def _answer(self, name: str) -> dict[str, Any]:
         """Raises AnsibleConnectionFailure for a call that the recorded host did not get."""
