@@ -185,8 +185,8 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Return names as text, the first few where they are many."""
+def some(names: Iterable[str], between: str = ", ") -> str:
+    """Return names as text, the first five where they are more."""
     ordered = sorted(map(shown, names))
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return (between.join(ordered[:most]) or "(none)") + more
+    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return (between.join(ordered[:5]) or "(none)") + more
