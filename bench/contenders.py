@@ -205,7 +205,7 @@ class Ours(Contender):
         variables = {
             "tfserving_models_catalog": [entry],
             "tfserving_models_base_path": self.base,
-            "tfserving_models_group": "root",
+            "tfserving_group": "root",
             **self.login,
         }
         where = ["-i", INVENTORY, "--limit", ":".join(job.hosts)]

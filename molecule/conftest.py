@@ -180,7 +180,7 @@ class Published:
         """What a play must know to install from here."""
         return {
             "tfserving_apt_uri": self.url(base),
-            "tfserving_apt_key_url": self.key_url,
+            "tfserving_apt_key": self.key_url,
             "tfserving_apt_key_fingerprint": self.fingerprint,
         }
 

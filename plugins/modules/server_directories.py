@@ -60,8 +60,8 @@ EXAMPLES = r"""
     user: tfserving
     group: tfserving
     directories:
-      - {variable: tfserving_package_config_path, path: /etc/tensorflow-serving}
-      - {variable: tfserving_package_data_path, path: /var/lib/tensorflow-serving}
+      - {variable: tfserving_config_path, path: /etc/tensorflow-serving}
+      - {variable: tfserving_data_path, path: /var/lib/tensorflow-serving}
 """
 
 RETURN = r"""#"""
@@ -101,8 +101,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params, group = module.params, module.params["group"]
-    problems = account_problems("tfserving_package_user", params["user"], pwd.getpwnam)
-    problems += account_problems("tfserving_package_group", group, grp.getgrnam)
+    problems = account_problems("tfserving_user", params["user"], pwd.getpwnam)
+    problems += account_problems("tfserving_group", group, grp.getgrnam)
     for one in params["directories"]:
         problems += directory_problems(one["variable"], one["path"], group, params["adopt"])
     if problems:

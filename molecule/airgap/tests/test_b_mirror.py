@@ -116,7 +116,13 @@ def test_check_mode_does_not_know_what_another_key_would_vouch_for(build, state,
 
 
 def other_fingerprint(publish, aged_key) -> dict:
-    return {"tfserving_mirror_upstream_key_fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}
+    fingerprint = "0123456789ABCDEF0123456789ABCDEF01234567"
+    return {
+        "tfserving_mirror_upstream": {
+            "uri": "http://packages.lab/tensorflow-serving-apt",
+            "key_fingerprint": fingerprint,
+        }
+    }
 
 
 def tampered_index(publish, aged_key) -> dict:
@@ -136,7 +142,7 @@ def tampered_package(publish, aged_key) -> dict:
 def signed_by_another_key(publish, aged_key) -> dict:
     """The key that is published is the pinned one, and what it publishes is not signed by it."""
     upstream = publish("forged", packages.servers("2.31.0"), public_key=aged_key.valid, key=aged_key.impostor)
-    return {**from_upstream(upstream), "tfserving_mirror_upstream_key_fingerprint": aged_key.fingerprint}
+    return from_upstream(upstream, aged_key.fingerprint)
 
 
 def file_of_another_digest_at_a_url(publish, aged_key) -> dict:
@@ -146,10 +152,12 @@ def file_of_another_digest_at_a_url(publish, aged_key) -> dict:
     return {"tfserving_mirror_debs": [{"src": src, "sha256": "0" * 64}]}
 
 
-def from_upstream(upstream) -> dict:
+def from_upstream(upstream, fingerprint: str | None = None) -> dict:
     return {
-        "tfserving_mirror_upstream_uri": upstream.url(),
-        "tfserving_mirror_upstream_key_fingerprint": upstream.fingerprint,
+        "tfserving_mirror_upstream": {
+            "uri": upstream.url(),
+            "key_fingerprint": fingerprint or upstream.fingerprint,
+        },
         "tfserving_mirror_versions": [],
     }
 
@@ -204,11 +212,11 @@ def test_expired_upstream_key_is_told_with_the_way_on(build, infra, state, publi
     played = build(**from_upstream(upstream))
     assert played.failed
     assert "expired" in played.words
-    assert "tfserving_mirror_upstream_enabled: false" in played.words
+    assert "tfserving_mirror_upstream: null" in played.words
     assert state() == before
 
     given = {
-        "tfserving_mirror_upstream_enabled": False,
+        "tfserving_mirror_upstream": None,
         "tfserving_mirror_versions": [],
         "tfserving_mirror_debs": [deb(upstream, "2.24.0")],
     }

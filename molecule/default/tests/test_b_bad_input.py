@@ -59,21 +59,21 @@ CASES = {
     ),
     "directory_and_account_of_the_system": Case(
         [
-            "tfserving_package_data_path is /srv, which is too broad",
-            "tfserving_package_config_path is /dev/shm, which is the system's own",
-            "tfserving_package_user is root, which is root",
-            "tfserving_package_group is '0'; it has to be the name of an account",
+            "tfserving_data_path is /srv, which is too broad",
+            "tfserving_config_path is /dev/shm, which is the system's own",
+            "tfserving_user is root, which is root",
+            "tfserving_group is '0'; it has to be the name of an account",
         ],
         {
-            "tfserving_package_data_path": "/srv",
-            "tfserving_package_config_path": "/dev/shm",  # noqa: S108
-            "tfserving_package_user": "root",
-            "tfserving_package_group": "0",
+            "tfserving_data_path": "/srv",
+            "tfserving_config_path": "/dev/shm",  # noqa: S108
+            "tfserving_user": "root",
+            "tfserving_group": "0",
         },
     ),
     "directory_of_others": Case(
-        ["tfserving_package_data_path is /etc/ssh, which holds files, was not made by this collection"],
-        {"tfserving_package_data_path": "/etc/ssh"},
+        ["tfserving_data_path is /etc/ssh, which holds files, was not made by this collection"],
+        {"tfserving_data_path": "/etc/ssh"},
     ),
     "models_where_the_login_account_can_write": Case(
         ["/home/deploy decides what root does", "set tfserving_models_base_path to another directory"],
@@ -99,9 +99,12 @@ CASES = {
         ["no flag enable_profilr, and would ignore it. The nearest"],
         {"tfserving_service_flags": {"enable_profilr": False}},
     ),
-    "batching_parameters_without_batching": Case(
-        ["tfserving_service_batching_parameters is set without batching; set tfserving_service_batching_enabled"],
-        {"tfserving_service_batching_enabled": False, "tfserving_service_batching_parameters": {"max_batch_size": 8}},
+    "batching_of_each_model_without_batching": Case(
+        [
+            "enable_per_model_batching_parameters in tfserving_service_flags is set without batching; set "
+            "tfserving_service_batching_parameters"
+        ],
+        {"tfserving_service_flags": {"enable_per_model_batching_parameters": True}},
     ),
     "batching_parameters_that_the_server_refuses": Case(
         ["tfserving_service_batching_parameters: batching_parameters.config cannot be written:"],

@@ -279,8 +279,7 @@ def mutual(play_gateway, on, tls):
         "tfserving_gateway_tls_key": (tls / "server.key").read_text(),
         "tfserving_gateway_client_ca": str(tls / "ca.crt"),
         "tfserving_gateway_open": ["predict", "status", "metadata", "metrics"],
-        "tfserving_gateway_client_requests_per_second": 2,
-        "tfserving_gateway_client_burst": 30,
+        "tfserving_gateway_client_limits": {"requests_per_second": 2, "burst": 30},
     }
     played = play_gateway("debian12", variables, "-vvv", "--diff", playbook=GATEWAY)
     assert not played.failed, played.text
@@ -444,7 +443,7 @@ def test_restart_lets_open_requests_end_and_refuses_new_ones(play_gateway, on, g
 
     stream = Stream(gateway_on("debian12", credentials=CREDENTIALS), body)
     try:
-        played = play_gateway("debian12", {"tfserving_service_cors_enabled": True})
+        played = play_gateway("debian12", {"tfserving_service_flags": {"rest_api_enable_cors_support": True}})
     finally:
         answers = stream.stop()
     assert not played.failed, played.text

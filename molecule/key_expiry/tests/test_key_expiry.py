@@ -106,7 +106,7 @@ def test_apt_itself_refuses_an_expired_key(aged, aged_key, on):
 
 def test_host_asks_for_the_key_itself_where_it_is_told_to(play, aged, aged_key, web_log, on):
     mark = web_log.mark()
-    variables = {**aged.variables(), "tfserving_apt_key_fetch": "host", "tfserving_apt_key_url": f"{aged.url()}/{KEY}"}
+    variables = {**aged.variables(), "tfserving_apt_key_fetch": "host", "tfserving_apt_key": f"{aged.url()}/{KEY}"}
     played = play(SERVING, "--limit=debian12,debian13a", variables=variables)
     assert not played.failed, played.text
     asked = [line.split()[0] for line in web_log.lines_since(mark) if KEY in line]
@@ -133,7 +133,7 @@ def test_impostor_is_refused_with_both_fingerprints(play, aged, aged_key, on, se
 
 def test_download_that_fails_does_not_matter_while_the_copy_is_good(play, aged, aged_key, on):
     put_key(on("debian12"), aged_key.expiring)
-    variables = {**aged.variables(), "tfserving_apt_key_url": f"{aged.key_url}.gone"}
+    variables = {**aged.variables(), "tfserving_apt_key": f"{aged.key_url}.gone"}
     played = play(SERVING, "--limit=debian12", variables=variables)
     assert not played.failed, played.text
     assert played.changed() == 0
@@ -228,12 +228,12 @@ def test_key_is_given_by_hand_where_nothing_can_be_downloaded(
     expired, play, aged_key, aged, on, key_requests, tmp_path, way
 ):
     on("debian13a").check_output("rm %s", KEYRING)
-    variables = {**aged.variables(), "tfserving_apt_key_url": "http://127.0.0.1:1/key.gpg"}
+    variables = {**aged.variables(), "tfserving_apt_key": "http://127.0.0.1:1/key.gpg"}
     if way == "file":
         (tmp_path / "key.asc").write_text(aged_key.renewed)
-        variables["tfserving_apt_key_file"] = str(tmp_path / "key.asc")
+        variables["tfserving_apt_key"] = str(tmp_path / "key.asc")
     else:
-        variables["tfserving_apt_key_content"] = aged_key.renewed
+        variables["tfserving_apt_key"] = aged_key.renewed
     played = play(SERVING, "--limit=debian13a", variables=variables)
     assert not played.failed, played.text
     assert key_requests() == 0

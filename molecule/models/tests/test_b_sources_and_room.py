@@ -84,7 +84,8 @@ def test_version_without_room_is_refused_before_its_first_byte(small, sync, larg
     played = sync({**MLP, "source": str(large), "keep": 1}, tfserving_models_base_path=SMALL_BASE)
     assert (played.failed, played.changed()) == (True, 0), played.text
     needed, free, prunable = re.search(
-        r"no room for the new versions: ([\d.]+) MiB needed, ([\d.]+) MiB free, and pruning would give ([\d.]+) MiB",
+        r"not enough disk space for the new versions: ([\d.]+) MiB needed, ([\d.]+) MiB free, and pruning would free "
+        r"([\d.]+) MiB",
         played.words,
     ).groups()
     assert 200 < float(needed) < 202
@@ -267,9 +268,11 @@ def pulled(model_store, digest_of, tmp_path_factory) -> list[dict]:
 CREDENTIALS = {
     "tfserving_models_url_username": STORE_USER,
     "tfserving_models_url_password": STORE_PASSWORD,
-    "tfserving_models_s3_endpoint_url": S3_ENDPOINT,
-    "tfserving_models_s3_access_key_id": S3_KEY["accessKey"],
-    "tfserving_models_s3_secret_access_key": S3_KEY["secretKey"],
+    "tfserving_models_s3": {
+        "endpoint_url": S3_ENDPOINT,
+        "access_key_id": S3_KEY["accessKey"],
+        "secret_access_key": S3_KEY["secretKey"],
+    },
 }
 SECRET = "s3cret"  # noqa: S105 - what all of the lab's passwords begin with
 

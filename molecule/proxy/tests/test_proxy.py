@@ -81,7 +81,7 @@ def test_password_is_not_in_the_output(changed_password_file, on):
 
 def test_host_in_no_proxy_is_reached_directly(play, on, main_repository, proxy_log):
     mark = proxy_log.mark()
-    variables = {**main_repository.variables(), "tfserving_apt_key_url": f"{main_repository.url()}/"
+    variables = {**main_repository.variables(), "tfserving_apt_key": f"{main_repository.url()}/"
                  "tensorflow-serving.release.pub.gpg", "tfserving_apt_no_proxy": [".lab"]}  # fmt: skip
     on("debian12").check_output("rm /etc/apt/keyrings/tensorflow-serving.gpg")
     played = play(SERVING, INVENTORY, "--limit=debian12", variables=variables)

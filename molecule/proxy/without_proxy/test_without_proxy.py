@@ -28,7 +28,7 @@ def test_key_that_cannot_be_fetched_fails_naming_the_variable(play):
 
 def test_lists_that_cannot_be_fetched_fail_naming_the_variable_and_leave_no_source(play, on, main_repository):
     """The key came another way."""
-    key = {"tfserving_apt_key_file": str(main_repository.root / "tensorflow-serving.release.pub.gpg")}
+    key = {"tfserving_apt_key": str(main_repository.root / "tensorflow-serving.release.pub.gpg")}
     played = play(SERVING, INVENTORY, "--limit=debian12,debian13a", variables={"tfserving_apt_proxy": "", **key})
     assert played.failed
     assert "apt cannot use tensorflow-serving.sources, so nothing was changed" in played.words

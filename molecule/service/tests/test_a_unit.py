@@ -377,7 +377,11 @@ def test_restart_is_drained_first_and_nothing_else_is(play, on, tmp_path):
     variables = {"tfserving_service_drain_tasks": str(hook)}
     before = main_pid(host)
     assert play(SERVING, "--limit=debian12", variables=variables).changed() == 0
-    played = play(SERVING, "--limit=debian12", variables=variables | {"tfserving_service_cors_enabled": True})
+    played = play(
+        SERVING,
+        "--limit=debian12",
+        variables=variables | {"tfserving_service_flags": {"rest_api_enable_cors_support": True}},
+    )
     assert not played.failed, played.text
     assert host.check_output("cat /tmp/drained") == f"{UNIT} {before}"
     assert not play(SERVING, "--limit=debian12").failed

@@ -204,7 +204,7 @@ def test_corrected_settings_are_not_kept_from_a_server_that_answers_nothing(play
     host.check_output("printf '[Service]\\nExecStart=\\nExecStart=%s\\n' %s > " + drop_in, "%s", command)
     host.check_output(f"systemctl daemon-reload && systemctl restart {UNIT} && sleep 3")
     host.check_output(f"rm {drop_in} && rmdir $(dirname {drop_in}) && systemctl daemon-reload")
-    variables = {"tfserving_service_model_config_file_poll_wait_seconds": 5}
+    variables = {"tfserving_service_flags": {"model_config_file_poll_wait_seconds": 5}}
     played = play(SERVING, LIMIT, variables=variables)
     assert not played.failed, played.text
     served(5)
@@ -251,7 +251,7 @@ def test_port_of_somebody_else_is_named_before_anything_is_changed(play, host, s
     pid = host.check_output("systemctl show -p MainPID --value stranger")
     if not is_running:
         host.check_output(f"systemctl start {UNIT}; sleep 5")
-    played = play(SERVING, LIMIT, variables={"tfserving_service_cors_enabled": True})
+    played = play(SERVING, LIMIT, variables={"tfserving_service_flags": {"rest_api_enable_cors_support": True}})
     assert played.failed
     assert f"{port} is held by pid {pid}, python3, stranger.service" in played.words
     assert played.changed() == 0

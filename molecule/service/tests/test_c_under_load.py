@@ -39,7 +39,7 @@ class Catalog:
     def variables(self) -> dict:
         return {
             "tfserving_models_catalog": list(self.models.values()),
-            "tfserving_service_model_config_file_poll_wait_seconds": 2,
+            "tfserving_service_flags": {"model_config_file_poll_wait_seconds": 2},
         }
 
 

@@ -12,13 +12,16 @@ import difflib
 import re
 import subprocess
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 # A flag's line in the usage text of TensorFlow's command_line_flags.cc: --name=default, type and text, tabs between.
 _USAGE_LINE = re.compile(r"^\s*--(?P<name>[A-Za-z]\w*)=.*?\t\s*(?P<type>int32|int64|bool|string|float)\b", re.MULTILINE)
 # Whatever prints fewer is not the server's usage text, but an error.
 _FEWEST_FLAGS = 10
 USAGE_TIMEOUT_SECONDS = 30
+
+# Of upstream's server, in seconds.
+REST_TIMEOUT_SECONDS = 30
 
 _INTEGERS = {"int32": 2**31, "int64": 2**63}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -56,13 +59,19 @@ _REFUSED = {
     "version": "the server prints its version and exits",
 }
 
-
+_BLOCKS = "with fewer, one version that cannot be loaded blocks loading and unloading of all others"
 # With less the server starts and does not serve, as was seen.
 _LEAST = {
     "file_system_poll_wait_seconds": (1, "the server would not see versions that are published later, or none at all"),
+    "num_load_threads": (2, _BLOCKS),
+    "num_unload_threads": (2, _BLOCKS),
     "model_config_file_poll_wait_seconds": (0, "the server would not take changes of models"),
     "rest_api_num_threads": (2, "with one thread REST answers nothing"),
+    "num_load_threads": (2, "with fewer, one version that cannot be loaded blocks loading of all others"),
+    "num_unload_threads": (2, "with fewer, one version that cannot be loaded blocks unloading of all others"),
 }
+# What a flag of _LEAST is that the role has a variable for and that is left to the server.
+_LEFT_OUT = {"num_load_threads": "0", "num_unload_threads": "0"}
 
 
 @dataclass(frozen=True)
@@ -120,12 +129,12 @@ def flag_text(type_name: str, value: Any) -> str:
 
 
 def command_line(
-    known: dict[str, str], settings: dict[str, Setting], flags: dict[str, Any], where: str
+    known: dict[str, str], settings: dict[str, Setting], flags: dict[str, Any], where: Callable[[str], str]
 ) -> tuple[list[str], list[str]]:
     """Return the server's arguments, and what is wrong with them.
 
-    known is {flag: type}; settings are the role's own, flags the user's, whose variable is where.
-    A flag whose value is None is left out, and so is a setting that switches off what the installed server lacks.
+    known is {flag: type}; settings are those that follow from variables, flags all others, each set in where(flag).
+    A flag whose value is None is left out, and so is one that switches off what the installed server lacks.
     """
     problems = []
     values = {}
@@ -135,24 +144,40 @@ def command_line(
         try:
             if name in known:
                 values[name] = flag_text(known[name], setting.value)
-            elif KNOWN_FLAGS[name] != "bool" or flag_text("bool", setting.value) == "true":
+            elif not _is_off(name, setting.value):
                 problems.append(f"{setting.variable} is set, and the installed server has no flag {name}; unset it.")
         except ValueError as error:
             problems.append(f"{setting.variable} is {setting.value!r}; it has to be {error}.")
     for name, value in flags.items():
         if name in settings:
-            problems.append(f"{where}: {name} is set by {settings[name].variable}; set that instead.")
+            problems.append(f"{where(name)}: {name} is set by {settings[name].variable}; set that instead.")
         elif name in _REFUSED:
-            problems.append(f"{where}: {name} cannot be set: {_REFUSED[name]}.")
+            problems.append(f"{where(name)}: {name} cannot be set: {_REFUSED[name]}.")
         elif name not in known:
-            problems.append(f"{where}: the server has no flag {name}, and would ignore it.{_nearest(name, known)}")
-        elif value is not None:
+            if name not in KNOWN_FLAGS or not (value is None or _is_off(name, value)):
+                hint = _nearest(name, known)
+                problems.append(f"{where(name)}: the server has no flag {name}, and would ignore it.{hint}")
+        elif value is None:
+            if _LEAST.get(name, (0, ""))[1] is _BLOCKS:
+                problems.append(f"{where(name)}: {name} is null; it has to be at least 2: {_BLOCKS}.")
+        else:
             try:
                 values[name] = flag_text(known[name], value)
             except ValueError as error:
-                problems.append(f"{where}: {name} is {value!r}; it has to be {error} ({known[name]}).")
+                problems.append(f"{where(name)}: {name} is {value!r}; it has to be {error} ({known[name]}).")
     problems += _combinations(values, {name: setting.variable for name, setting in settings.items()}, where)
     return [f"--{name}={values[name]}" for name in sorted(values)], problems
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """Say whether a value switches off what some of upstream's servers have."""
+    return KNOWN_FLAGS.get(name) == "bool" and str(value).strip().lower() in _FALSE
+
+
+def rest_timeout_seconds(arguments: list[str]) -> int:
+    """Return how long a server with these arguments takes for a REST request at most, in whole seconds."""
+    given = [word.partition("=")[2] for word in arguments if word.startswith("--rest_api_timeout_in_ms=")]
+    return -(-int(given[0]) // 1000) if given else REST_TIMEOUT_SECONDS
 
 
 def _nearest(name: str, known: dict[str, str]) -> str:
@@ -160,19 +185,20 @@ def _nearest(name: str, known: dict[str, str]) -> str:
     return f" The nearest one is {close[0]}." if close else " `tensorflow_model_server --help` lists them."
 
 
-def _combinations(values: dict[str, str], variables: dict[str, str], where: str) -> list[str]:
+def _combinations(values: dict[str, str], variables: dict[str, str], where: Callable[[str], str]) -> list[str]:
     """Return which values the server refuses together, or makes something else of."""
 
     def has(name: str) -> bool:
         return values.get(name, "") not in ("", "0", "false")
 
     def by(name: str) -> str:
-        return variables.get(name, f"{name} in {where}")
+        return variables.get(name) or f"{name} in {where(name)}"
 
+    counts = {**{name: value for name, value in _LEFT_OUT.items() if name in variables}, **values}
     problems = [
-        f"{by(name)} is {values[name]}; it has to be at least {least}: {why}."
+        f"{by(name)} is {counts[name]}; it has to be at least {least}: {why}."
         for name, (least, why) in _LEAST.items()
-        if name in values and int(values[name]) < least
+        if name in counts and int(counts[name]) < least
     ]
     arguments = values.get("grpc_channel_arguments", "")
     if arguments and not all("=" in one for one in arguments.split(",")):
@@ -185,12 +211,11 @@ def _combinations(values: dict[str, str], variables: dict[str, str], where: str)
             f"{by('port')} and {by('rest_api_port')} are both {values['port']}, and the server would run on without "
             "REST; take two different ports."
         )
-    if not has("enable_batching"):
-        for name in ("batching_parameters_file", "enable_per_model_batching_parameters"):
-            if has(name):
-                problems.append(
-                    f"{by(name)} is set without batching; set {by('enable_batching')} to true, or unset it."
-                )
+    if has("enable_per_model_batching_parameters") and not has("enable_batching"):
+        problems.append(
+            f"{by('enable_per_model_batching_parameters')} is set without batching; set {by('enable_batching')}, or "
+            "unset it."
+        )
     pair = [name for name in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism") if has(name)]
     if has("tensorflow_session_parallelism") and pair:
         problems.append(

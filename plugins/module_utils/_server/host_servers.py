@@ -59,6 +59,12 @@ class HostServer:
         """The flags of its process."""
         return process_flags(self.pid)
 
+    @property
+    def poll_wait_seconds(self) -> int:
+        """How often its process looks for a new models.config, in seconds; 0 where it never does."""
+        text = self.flags.get("model_config_file_poll_wait_seconds", "")
+        return int(text) if text.isdecimal() else 0
+
     def client(self) -> ServingClient:
         """Return a client of this server and of no other. Raises ConnectionError where it has none to offer."""
         if not self.pid:

@@ -23,7 +23,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     quoted,
     quoted_argument,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import Setting, command_line
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import (
+    KNOWN_FLAGS,
+    Setting,
+    command_line,
+    rest_timeout_seconds,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import hides_warnings
 
 # systemd takes no notice of a section whose name begins with X-.
@@ -51,6 +56,8 @@ UNIT_NAME_BYTES = 255  # with .service; systemd.unit(5)
 # With less than this the server is killed before it serves anything.
 LEAST_MEMORY_BYTES = 64 << 20
 VARIABLE = "tfserving_service_instances"
+# Where an instance runs whose entry does not say so.
+ANYWHERE: dict[str, Any] = {"cpus": "", "numa_node": None, "memory_high": "", "memory_max": ""}
 
 
 class InstancesError(Exception):
@@ -81,15 +88,33 @@ class Instance:
     numa_node: int | None
     memory_high: str
     memory_max: str
+    rest_api_timeout_seconds: int
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a host has: flags is {flag: type} of its server, cpus and numa_nodes are numbers."""
+    """What a host has: flags is {flag: type} of its server, cpus and numa_nodes are numbers, None where not known."""
 
     flags: dict[str, str]
-    cpus: set[int]
-    numa_nodes: set[int]
+    cpus: set[int] | None
+    numa_nodes: set[int] | None
+
+
+def instances_on_any_host(entries: list[dict[str, Any]], role: dict[str, Any]) -> list[Instance]:
+    """Return what the entries come to on a host that nobody has looked at. Raises InstancesError.
+
+    role is as for instances. Any flag, CPU and node passes: the host's server may be newer than KNOWN_FLAGS.
+    """
+    if not entries:
+        raise InstancesError(
+            [
+                f"{VARIABLE} is empty. Leave it out for one server with the role's variables; playbooks/remove.yml "
+                "takes all servers off the host."
+            ]
+        )
+    given = {name for one in (role, *entries) for name in one.get("flags") or {}}
+    host = Host(flags={**dict.fromkeys(given, "string"), **KNOWN_FLAGS}, cpus=None, numa_nodes=None)
+    return instances(entries, role, host)
 
 
 def cpu_numbers(text: str) -> set[int]:
@@ -119,7 +144,7 @@ def instances(entries: list[dict[str, Any]], role: dict[str, Any], host: Host) -
     """Return what the entries come to. Raises InstancesError.
 
     role holds the role's variables: unit, config_path, models, settings ({flag: {variable, value, file}}), flags,
-    environment, and the values that an entry without one of its own takes.
+    environment, and the ports that an entry without its own takes.
     """
     problems: list[str] = []
     if not _METRICS_PATH.fullmatch(role.get("monitoring_path") or "/metrics"):
@@ -172,7 +197,7 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     """Return what one entry comes to, and add to problems what is wrong with it."""
     name = entry.get("name") or ""
     given = {key: value for key, value in entry.items() if value is not None}
-    values = {**role, **given}
+    values = {**ANYWHERE, **role, **given}
     where = f"{VARIABLE}: {_called(name)}"
     if name and not _NAME.fullmatch(name):
         problems.append(f"{where}: a name is made of small letters, digits and hyphens.")
@@ -192,7 +217,12 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
     files = _files(role["settings"])
     settings = _settings(role["settings"], values, given, config_path)
     flags = {**role["flags"], **given.get("flags", {})}
-    command, wrong = command_line(host.flags, settings, flags, f"{where}, flags" if name else "tfserving_service_flags")
+    command, wrong = command_line(
+        host.flags,
+        settings,
+        flags,
+        lambda flag: f"{where}, flags" if flag in given.get("flags", {}) else "tfserving_service_flags",
+    )
     problems += wrong
     environment = {**role["environment"], **given.get("environment", {})}
     if hides_warnings({key: _text(value) for key, value in environment.items()}):
@@ -213,7 +243,8 @@ def _instance(entry: dict[str, Any], role: dict[str, Any], host: Host, problems:
         files=[name for name in files if name != MODELS_CONFIG],
         command=[quoted_argument(word) for word in command],
         environment=[quoted(f"{key}={_text(value)}") for key, value in sorted(environment.items())],
-        **{key: values[key] for key in ("cpus", "numa_node", "memory_high", "memory_max")},
+        rest_api_timeout_seconds=rest_timeout_seconds(command),
+        **{key: values[key] for key in ANYWHERE},
     )
 
 
@@ -251,7 +282,7 @@ def _placement(where: str, values: dict[str, Any], host: Host) -> list[str]:
     if values["cpus"]:
         problems += _cpu_problems(f"{where}: cpus is {printable(values['cpus'])}", values["cpus"], host)
     node = values["numa_node"]
-    if node is not None and node not in host.numa_nodes:
+    if node is not None and host.numa_nodes is not None and node not in host.numa_nodes:
         problems.append(f"{where}: numa_node is {node}, and the host has no such node; `lscpu` lists them.")
     problems += [
         f"{where}: {key} is {printable(values[key])}; it has to be a size of at least 64M, such as 24G, or a share of "
@@ -269,7 +300,7 @@ def _cpu_problems(what: str, cpus: str, host: Host) -> list[str]:
         return [f"{what}: {error}."]
     if wanted is None:
         return [f"{what}; it has to be a list such as 0-7,16-23."]
-    missing = ", ".join(map(str, sorted(wanted - host.cpus)[:8]))
+    missing = "" if host.cpus is None else ", ".join(map(str, sorted(wanted - host.cpus)[:8]))
     return [f"{what}, and the host has no CPU {missing}; `lscpu` lists them."] if missing else []
 
 
@@ -340,17 +371,16 @@ def family(unit: str, config_path: str) -> dict[str, str]:
     }
 
 
-def stale_units(there: Mapping[str, str], wanted: Iterable[Instance]) -> list[dict[str, Any]]:
-    """Return unit and config_path of the servers that this host has, as family returns them, and should not have.
+def stale_units(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return unit and config_path of the servers that this host has, and should not have.
 
-    has_config says whether the directory is that server's still; one that has another name now keeps it.
+    Both are {unit: its configuration directory}, there as family returns it. has_config says whether the directory is
+    that server's still; one that has another name now keeps it.
     """
-    made = list(wanted)
-    units, directories = {one.unit for one in made}, {one.config_path for one in made}
     return [
-        {"unit": name, "config_path": directory, "has_config": directory not in directories}
+        {"unit": name, "config_path": directory, "has_config": directory not in wanted.values()}
         for name, directory in there.items()
-        if name not in units
+        if name not in wanted
     ]
 
 

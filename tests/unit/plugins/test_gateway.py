@@ -18,7 +18,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gatew
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
     OPEN,
-    Plan,
+    RoutePlan,
     plan,
     read_servers,
 )
@@ -47,16 +47,16 @@ SECOND = {**ONE, "name": "second", "unit": "serving-second", "port": 8510, "rest
 needs_openssl = pytest.mark.skipif(not Path(secrets.OPENSSL).exists(), reason="openssl makes the keys")
 
 
-def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> Plan:
+def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> RoutePlan:
     return plan(read_servers(list(instances)), opened or ["predict"], METRICS)
 
 
-def ports(made: Plan, name: str) -> list[int]:
+def ports(made: RoutePlan, name: str) -> list[int]:
     (found,) = [one["servers"] for one in made.sets if one["name"] == name]
     return [server["rest_api_port"] for server in found]
 
 
-def rest_ports(made: Plan, method: str, path: str) -> list[int]:
+def rest_ports(made: RoutePlan, method: str, path: str) -> list[int]:
     """Return where a REST request goes, nothing where it does not pass."""
     for route in made.rest:
         if re.search(route["pattern"], path):
@@ -64,7 +64,7 @@ def rest_ports(made: Plan, method: str, path: str) -> list[int]:
     return []
 
 
-def taken_by(made: Plan, name: str, drained: str) -> list[int]:
+def taken_by(made: RoutePlan, name: str, drained: str) -> list[int]:
     chosen = [choice[2] for choice in made.choices if choice[:2] == [name, drained]]
     return ports(made, chosen[0]) if chosen else []
 
@@ -230,16 +230,16 @@ def test_bad_input_is_named_and_no_secret_is_shown(changed: dict[str, Any], word
     ("name", "bounds", "bad"),
     [
         ("max_body_megabytes", "from 1 to 2047.", [0, -1, 2048, None, "", "1m", 1.5, True]),
-        ("client_requests_per_second", "from 1 to 1000000, or null for any number.", [0, -1, 10**30, "1r/s"]),
-        ("client_burst", "from 1 to 1000000.", [0, -5, None, "5 nodelay; }"]),
-        ("client_concurrent_requests", "from 1 to 65535, or null for any number.", [0, -1, 65536, "\u0663"]),
-        ("timeout_seconds", "from 1 to 86400.", [0, -30, 86401, "5s"]),
+        ("client_limits: requests_per_second", "from 1 to 1000000, or null for any number.", [0, -1, 10**30, "1r/s"]),
+        ("client_limits: burst", "from 1 to 1000000.", [0, -5, None, "5 nodelay; }"]),
+        ("client_limits: concurrent_requests", "from 1 to 65535, or null for any number.", [0, -1, 65536, "\u0663"]),
+        ("timeout_seconds", "from 1 to 86400, or null for five seconds more than REST.", [0, -30, 86401, "5s"]),
         ("drain_timeout_seconds", "from 0 to 86400.", [-1, 86401]),
     ],
 )
 def test_numbers_out_of_bounds_are_named(name: str, bounds: str, bad: list[Any], run_module: RunModule) -> None:
     for value in bad:
-        result = run_module(gateway_info, **{**GOOD, "limits": {**LIMITS, name: value}})
+        result = run_module(gateway_info, **{**GOOD, "limits": {**LIMITS, name.replace("limits: ", ""): value}})
         assert result["msg"] == f"tfserving_gateway_{name} is {value!r}; it has to be a whole number {bounds}"
 
 
@@ -280,6 +280,12 @@ def test_metrics_have_a_path_that_is_no_other(path: str, run_module: RunModule) 
 def test_other_paths_of_metrics_are_taken(path: str, run_module: RunModule) -> None:
     result = run_module(gateway_info, metrics_path=path, open=["metrics"], **GOOD)
     assert [one["path"] for one in result["metrics"]] == [path]
+
+
+def test_gateway_waits_a_little_longer_than_the_slowest_server(run_module: RunModule) -> None:
+    servers = [{**ONE, "rest_api_timeout_seconds": 30}, {**SECOND, "rest_api_timeout_seconds": 90}]
+    given = {**GOOD, "instances": servers, "limits": {**LIMITS, "timeout_seconds": None}}
+    assert run_module(gateway_info, **given)["limits"]["timeout_seconds"] == 95
 
 
 def test_all_problems_are_named_at_once(run_module: RunModule) -> None:

@@ -124,7 +124,7 @@ def test_missing_promtool_is_said_before_anything_changes(tmp_path: Path) -> Non
 
 def test_rule_that_promtool_refuses_leaves_the_old_file(placed: Path) -> None:
     before = (placed / "prometheus/rules.yml").read_bytes()
-    done = play(placed, tfserving_monitoring_failed_requests_percent="5 5")
+    done = play(placed, tfserving_monitoring_alert_limits={"failed_requests_percent": "5 5"})
     assert done.returncode != 0
     assert (placed / "prometheus/rules.yml").read_bytes() == before
 

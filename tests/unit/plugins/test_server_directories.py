@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import access_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import (
     directories,
 )
@@ -73,7 +74,7 @@ def test_directory_that_the_unit_cannot_see_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("root", "tfserving_package_user is root, which is root"),
+        ("root", "tfserving_user is root, which is root"),
         ("0", "it has to be the name of an account"),
         ("1000", "it has to be the name of an account"),
         ("", "it has to be the name of an account"),
@@ -85,7 +86,7 @@ def test_directory_that_the_unit_cannot_see_is_refused(path: str) -> None:
     ],
 )
 def test_account_that_is_root_or_cannot_be_made_is_refused(name: str, words: str) -> None:
-    (problem,) = account_problems("tfserving_package_user", name, pwd.getpwnam)
+    (problem,) = account_problems("tfserving_user", name, pwd.getpwnam)
     assert words in problem
 
 
@@ -107,8 +108,13 @@ def run(run_module: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return play
 
 
+def give_to_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have directories look like root's, whoever runs the tests."""
+    monkeypatch.setattr(directories, "access_of", lambda path: access_of(path)._replace(owner="root", group=GROUP))
+
+
 def test_directory_is_made_marked_and_known_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directories, "owner_and_group", lambda _: ("root", GROUP))
+    give_to_root(monkeypatch)
     folder = tmp_path / "a" / "b"
     made = run(folder, check=True)
     assert made["changed"]
@@ -134,12 +140,10 @@ def test_what_others_have_filled_is_taken_only_when_told(run: Run, tmp_path: Pat
     refused = run(filled, empty, file, user="root", group="0")
     assert refused["failed"]
     lines = refused["msg"].splitlines()
-    assert [line.split()[0] for line in lines] == [
-        *("tfserving_package_user", "tfserving_package_group", "variable_0", "variable_2")
-    ]
+    assert [line.split()[0] for line in lines] == [*("tfserving_user", "tfserving_group", "variable_0", "variable_2")]
     assert "was not made by this collection" in lines[2]
     assert "0755; it would become root:0 0751" in lines[2]
-    assert "tfserving_package_adopt_directories to true" in lines[2]
+    assert "tfserving_adopt_directories to true" in lines[2]
     assert "which is no directory" in lines[3]
     assert list(filled.iterdir()) == [filled / "theirs"]
     taken = run(filled, adopt=True)
@@ -160,7 +164,7 @@ def test_directories_of_version_0_1_are_known_by_owner_and_mode_or_by_manifests(
     (config / "models.config").touch()
     config.chmod(0o751)
     assert run(config)["failed"]
-    monkeypatch.setattr(directories, "owner_and_group", lambda _: ("root", GROUP))
+    give_to_root(monkeypatch)
     assert run(config)["changed"]
     assert (config / MARKER).is_file()
 

@@ -15,6 +15,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     flag_text,
     installed_flags,
     parse_usage,
+    rest_timeout_seconds,
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
@@ -27,7 +28,7 @@ TYPES = {flag.name: flag.type_name for flag in server.FLAGS}
 def problems(flags: dict[str, Any], **settings: Any) -> list[str]:
     """Return what is wrong with flags, beside settings whose variables are named after them."""
     role = {name: Setting(value, f"the_{name}") for name, value in settings.items()}
-    return command_line(KNOWN_FLAGS, role, flags, "the_flags")[1]
+    return command_line(KNOWN_FLAGS, role, flags, lambda _: "the_flags")[1]
 
 
 def test_usage_text_names_every_flag_and_its_type() -> None:
@@ -121,7 +122,7 @@ def test_every_value_that_is_let_through_is_read_by_the_server() -> None:
         "enable_batching": Setting("no", "b"),
     }
     flags = {"per_process_gpu_memory_fraction": "0.25", "saved_model_tags": "serve", "grpc_max_threads": None}
-    arguments, wrong = command_line(KNOWN_FLAGS, settings, flags, "the_flags")
+    arguments, wrong = command_line(KNOWN_FLAGS, settings, flags, lambda _: "the_flags")
     assert wrong == []
     parsed = server.parse(arguments)
     assert (parsed.ok, parsed.unknown) == (True, [])
@@ -164,11 +165,10 @@ def test_flag_that_makes_no_sense_is_refused(flag: str, way_out: str) -> None:
     [
         ({}, {"port": 1, "rest_api_port": 1}, ["the_port", "the_rest_api_port", "two different ports"]),
         (
-            {},
-            {"batching_parameters_file": "/b", "enable_batching": False},
-            ["the_batching_parameters_file", "the_enable"],
+            {"enable_per_model_batching_parameters": True},
+            {"enable_batching": False},
+            ["enable_per_model_batching_parameters in the_flags", "set the_enable_batching, or"],
         ),
-        ({"enable_per_model_batching_parameters": True}, {}, ["enable_per_model_batching_parameters in the_flags"]),
         (
             {"tensorflow_inter_op_parallelism": 1},
             {"tensorflow_session_parallelism": 1},
@@ -209,10 +209,25 @@ def test_all_problems_are_told_at_once() -> None:
 def test_installed_server_without_a_flag_is_not_given_it_and_says_so_where_it_matters() -> None:
     without = {name: kind for name, kind in KNOWN_FLAGS.items() if name not in ("enable_profiler", "grpc_max_threads")}
     settings = {"enable_profiler": Setting(False, "the_profiler"), "grpc_max_threads": Setting(None, "the_threads")}
-    assert command_line(without, settings, {}, "the_flags") == ([], [])
+    assert command_line(without, settings, {}, lambda _: "the_flags") == ([], [])
     settings = {"enable_profiler": Setting(True, "the_profiler"), "grpc_max_threads": Setting(4, "the_threads")}
-    _, wrong = command_line(without, settings, {}, "the_flags")
+    _, wrong = command_line(without, settings, {}, lambda _: "the_flags")
     assert wrong == [
         "the_profiler is set, and the installed server has no flag enable_profiler; unset it.",
         "the_threads is set, and the installed server has no flag grpc_max_threads; unset it.",
     ]
+    flags = {"enable_profiler": False, "grpc_max_threads": None}
+    assert command_line(without, {}, flags, lambda _: "the_flags") == ([], [])
+
+
+@pytest.mark.parametrize("flag", ["num_load_threads", "num_unload_threads"])
+@pytest.mark.parametrize("value", [1, None])
+def test_one_bad_version_never_blocks_all_others(flag: str, value: Any) -> None:
+    (problem,) = problems({flag: value})
+    assert f"{flag} {'is null' if value is None else 'in the_flags is 1'}; it has to be at least 2: with" in problem
+    assert "the_flags" in problem
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [([], 30), (["--rest_api_timeout_in_ms=11001", "--port=1"], 12)])
+def test_rest_timeout_is_the_servers_in_whole_seconds(arguments: list[str], seconds: int) -> None:
+    assert rest_timeout_seconds(arguments) == seconds

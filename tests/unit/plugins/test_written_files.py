@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from rendered_templates import render
 from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.input import repository_problems
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     render_models_config,
 )
@@ -54,10 +53,6 @@ def made(**role: Any) -> Instance:
         "environment": {},
         "port": 8500,
         "rest_api_port": 8501,
-        "cpus": "",
-        "numa_node": None,
-        "memory_high": "",
-        "memory_max": "",
     }
     (one,) = instances([{}], given | role, Host(KNOWN_FLAGS, set(range(8)), {0}))
     return one
@@ -70,11 +65,10 @@ def read_unit(instance: Instance) -> list[tuple[str, str, str]]:
         "tensorflow-model-server.service.j2",
         item=vars(instance),
         tfserving_service_name="serving",
-        tfserving_service_user="tfserving",
-        tfserving_service_group="tfserving",
+        tfserving_user="tfserving",
+        tfserving_group="tfserving",
         __tfserving_service_nftables_unit="networks.service",
-        __tfserving_service_plan=SimpleNamespace(systemd_version=252),
-        __tfserving_service_allowed=SimpleNamespace(networks=[]),
+        tfserving_host={"servers": {"systemd_version": 252}, "networks": {"allowed": []}},
     )
     assert not CONTROL.search(text.replace("\n", ""))
     section, settings = "", []
