@@ -7,6 +7,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     LOCK,
     look,
     release,
-    take,
+    take_after_look,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.host_calls import HostProgram
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_cache import run_name
@@ -25,6 +26,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_ca
 ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["taken", "released"], "default": "taken"},
     "minutes": {"type": "int", "default": 60},
+    "looked_at": {"type": "float"},
     "failure": {"type": "str"},
 }
 PROC = Path("/proc")
@@ -48,17 +50,23 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"tfserving_lock_minutes is {args['minutes']}, and has to be at least 1")
         if self._task.check_mode:
             other = on_host.call(look, path=LOCK)
-            return {"changed": False, "warnings": [] if other is None or _is_over(other) else [_words(other)]}
-        wanted = {"holder": _this_run(), "seconds": 60 * args["minutes"], "path": LOCK}
-        other = on_host.call(take, **wanted)
-        if other and _is_over(other):
-            other = on_host.call(take, **wanted, instead_of=other["run"])
+            return {
+                "changed": False,
+                "looked_before": False,
+                "warnings": [] if other is None or _is_over(other) else [_words(other)],
+            }
+        looked_at = time.time() if args["looked_at"] is None else args["looked_at"]
+        wanted = {"holder": _this_run(), "seconds": 60 * args["minutes"], "looked_at": looked_at, "path": LOCK}
+        taken = on_host.call(take_after_look, **wanted)
+        if taken["other"] and _is_over(taken["other"]):
+            taken = on_host.call(take_after_look, **wanted, instead_of=taken["other"]["run"])
+        other = taken["other"]
         if other:
             raise AnsibleActionFail(
                 f"{_words(other)}. Nothing was changed by this one. Wait until it has ended; where it was killed, "
                 f"remove {LOCK} on the host. Then rerun the playbook"
             )
-        return {"changed": False}
+        return {"changed": False, "looked_before": taken["looked_before"]}
 
 
 def _words(other: dict[str, Any]) -> str:

@@ -39,14 +39,33 @@ _value:
   type: str
 """
 
+from pathlib import Path
 from typing import Any, Callable
 
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.status_page import page
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import status_rows
+
+TEMPLATES = Path(status_rows.__file__).parent
 
 
 def status_page(rows: list[dict[str, Any]], columns: list[str], asked_at: str) -> str:
     """Return the page that DOCUMENTATION describes."""
-    return page(rows, columns, asked_at)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("status_page.html.j2").render(
+        rows=rows,
+        columns=columns,
+        asked_at=asked_at,
+        hosts=len({row["host"] for row in rows}),
+        drifted=len({row["host"] for row in rows if row["verdict"] == status_rows.DRIFT}),
+        served=sum(row["verdict"] == status_rows.SERVED for row in rows),
+    )
 
 
 class FilterModule:

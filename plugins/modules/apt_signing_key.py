@@ -120,46 +120,9 @@ reason:
   sample: expired
 """
 
-from datetime import datetime, timezone
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
-    OpenPGPError,
-    SigningKey,
-    normalise_fingerprint,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.signing_key import (
-    better,
-    is_due,
-    is_usable,
-    key_material,
-    read_keyring,
-    single_key,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import replace_file
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
-    DownloadError,
-    download,
-)
-
-KEYRING_MODE = 0o644
-
-
-def write(path: Path, key: SigningKey) -> None:
-    for directory in reversed(path.parents):
-        if not directory.is_dir():
-            directory.mkdir()
-            directory.chmod(0o755)
-    replace_file(path, key.packets, KEYRING_MODE)
-
-
-def diff_line(key: SigningKey | None, now: datetime) -> str:
-    if not key:
-        return ""
-    facts = key.facts(now)
-    return f"{facts['fingerprint']} {'expires ' + facts['expires'] if facts['expires'] else 'never expires'}\n"
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.signing_key import KeyNotStored, store
 
 
 def main() -> None:
@@ -176,56 +139,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given, path, now = module.params, Path(module.params["path"]), datetime.now(timezone.utc)
     try:
-        pinned = normalise_fingerprint(given["fingerprint"])
-    except OpenPGPError as error:
-        module.fail_json(msg=f"fingerprint: {error}", reason="refused")
-    copy = read_keyring(path, pinned)
-    due = is_due(copy, given["renew_before_days"], now)
-    state = {"key": copy.facts(now) if copy else None, "published": None, "usable": is_usable(copy, now), "due": due}
-
-    published = None
-    # With both, the content is what the controller downloaded.
-    what = f"the key at {given['url']}" if given["url"] else "the key that was given"
-    try:
-        if given["content"] is not None:
-            published = single_key(key_material(given["content"]), pinned, what)
-        elif given["url"] and due:
-            data = download(given["url"], given["proxy"], given["no_proxy"], given["timeout_seconds"])
-            published = single_key(data, pinned, what)
-    except DownloadError as error:
-        module.fail_json(msg=str(error), reason="unreachable", **state)
-    except OpenPGPError as error:
-        module.fail_json(msg=str(error), reason="refused", **state)
-    if published:
-        state["published"] = published.facts(now)
-
-    changed, best = False, copy
-    if published and is_usable(published, now) and better(published, copy):
-        changed, best = True, published
-        state.update(key=published.facts(now), usable=True, due=is_due(published, given["renew_before_days"], now))
-        if not module.check_mode:
-            try:
-                write(path, published)
-            except OSError as error:
-                module.fail_json(msg=f"the key cannot be written: {error}", **state)
-    # A missing keyring in check mode has no mode to be set, and what is no keyring of ours is none of our business.
-    if best and path.exists():
-        # apt reads it as a user of its own. Neither the umask nor what stood there before decides the mode.
-        changed = module.set_mode_if_different(str(path), KEYRING_MODE, changed)
-        changed = module.set_owner_if_different(str(path), "root", changed)
-        changed = module.set_group_if_different(str(path), "root", changed)
-    module.exit_json(
-        changed=changed,
-        diff={
-            "before_header": str(path),
-            "after_header": str(path),
-            "before": diff_line(copy, now),
-            "after": diff_line(best, now),
-        },
-        **state,
-    )
+        result = store(module)
+    except KeyNotStored as error:
+        module.fail_json(msg=str(error), **error.results)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

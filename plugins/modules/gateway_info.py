@@ -151,48 +151,20 @@ has_ipv6:
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.input import (
-    access_problems,
-    read_limits,
-    route_problems,
+    certificate_problems,
+    read_input,
     timeout_seconds,
-    tls_problems,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
     OPEN,
     plan,
     read_servers,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.secrets import (
-    SecretError,
-    check_authority,
-    check_pair,
-    check_pem_pair,
-)
-
-
-def file_problems(params: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the certificates."""
-    problems = []
-    try:
-        if params["certificate"] and params["key"]:
-            if params["files_on_host"]:
-                check_pair(Path(params["certificate"]), Path(params["key"]))
-            else:
-                check_pem_pair(params["certificate"], params["key"])
-    except SecretError as error:
-        problems.append(f"{error}.")
-    try:
-        if params["client_ca"]:
-            check_authority(params["client_ca"])
-    except SecretError as error:
-        problems.append(f"{error}.")
-    return problems
 
 
 def main() -> None:
@@ -217,9 +189,9 @@ def main() -> None:
     )
     params = module.params
     servers = read_servers(params["instances"])
-    limits, problems = read_limits(params["limits"])
-    problems += [*access_problems(params, limits), *tls_problems(params), *route_problems(params, servers)]
-    problems += file_problems(params)
+    limits, problems = read_input(params, servers)
+    if params["files_on_host"]:
+        problems += certificate_problems(params)
     if problems:
         module.fail_json(msg="\n".join(problems))
     if limits["timeout_seconds"] is None:

@@ -28,6 +28,10 @@ options:
     description: How long the lock counts when it is not renewed.
     type: int
     default: 60
+  looked_at:
+    description: When this run looked at the host, in seconds since the epoch by the host's clock. See
+      RV(looked_before).
+    type: float
   failure:
     description: What has failed on the host, under C(rescue). The task fails with these words once the lock is
       released, so that the host counts as failed.
@@ -58,4 +62,9 @@ EXAMPLES = r"""
     failure: "{{ ansible_failed_result.msg | default('See above') }}"
 """
 
-RETURN = r""" # """
+RETURN = r"""
+looked_before:
+  description: Whether another run has had the lock since O(looked_at), so that the host has to be looked at again.
+  returned: with O(state=taken)
+  type: bool
+"""

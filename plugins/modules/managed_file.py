@@ -66,11 +66,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import ManagedFile, read_text
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
-    UNIT_PATH,
-    unit_complaints,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.managed_file import write_managed
 
 
 def main() -> None:
@@ -85,29 +81,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    params, path = module.params, Path(module.params["path"])
-    file = ManagedFile(module, path, params["owner"], params["group"], params["mode"])
-
-    def validate(new: Path) -> None:
-        code, output, errors = module.run_command([word.replace("%s", str(new)) for word in params["validate"].split()])
-        if code:
-            raise ValueError(f"{params['validate']} says: {(errors or output).strip()}; {path} was left as it was")
-
+    names = ("content", "owner", "group", "mode", "validate")
     try:
-        before = read_text(path)
-        changed = before != params["content"]
-        if changed and path.parent == UNIT_PATH:
-            complaints = unit_complaints(module, path.name, params["content"])
-            if complaints:
-                raise ValueError(f"systemd would not take {path}, which was left as it was: {'; '.join(complaints)}")
-        if changed and not module.check_mode:
-            file.write(params["content"], validate if params["validate"] else None)
-        if path.exists():
-            changed = file.set_attributes() or changed
+        changed, diff = write_managed(module, Path(module.params["path"]), *(module.params[name] for name in names))
     except (OSError, ValueError) as error:
         module.fail_json(msg=str(error))
-    shown = {"before": before or "", "after": params["content"]} if before != params["content"] else {}
-    module.exit_json(changed=changed, diff={**shown, "before_header": str(path), "after_header": str(path)})
+    module.exit_json(changed=changed, diff=diff)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ description:
     Then it removes the other variant, installs the package and asks the new program for its C(--version), as the user
     that will run it. When that fails, the old package is put back, and the error says what the failure means.
   - It does not restart the server, which runs on with the old program. Once the restarted server serves,
-    O(state=settled) forgets the way back; when it does not, O(state=restored) goes it.
+    M(modelops.tensorflow_serving.model_servers) forgets the old package; when it does not, O(state=restored) puts it
+    back.
   - A run that was killed at any point is put right by the next.
   - Packages come from apt's signed lists, whatever C(apt.conf.d) allows, or are one given C(.deb) whose SHA256 is
     pinned. No other package is removed for them; a change that would need this is refused.
@@ -26,10 +27,12 @@ options:
     description:
       - V(present) installs the package, unless it is there.
       - V(restored) puts back the package before the change that is not over.
-      - V(settled) ends that change. It clears the module's own store and counts as no change of the host.
     type: str
-    choices: [present, restored, settled]
+    choices: [present, restored]
     default: present
+  hold:
+    description: Whether apt holds the package. Null leaves that as it is; a change of package takes its hold along.
+    type: bool
   user:
     description: The user that asks the new program for its version. Not root.
     type: str
@@ -63,7 +66,7 @@ attributes:
     description: Shows name and version of the package before and after.
     support: full
 seealso:
-  - module: modelops.tensorflow_serving.model_server_package_info
+  - module: modelops.tensorflow_serving.serving_host_info
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -188,6 +191,19 @@ def look_again(module: AnsibleModule, changer: Changer) -> Package:
     return wanted
 
 
+def hold(module: AnsibleModule, changer: Changer, result: dict[str, Any]) -> dict[str, Any]:
+    """Hold the package, or release it, where that is asked for; returns the module's results with that."""
+    wanted, is_held = module.params["hold"], bool(changer.observe().held)
+    if wanted is None or wanted == is_held:
+        return result
+    words = {"before": f"held: {is_held}\n".lower(), "after": f"held: {wanted}\n".lower()}
+    diff = [*([result["diff"]] if "diff" in result else []), {"before_header": "hold", "after_header": "hold", **words}]
+    if not module.check_mode:
+        command = ["apt-mark", "hold" if wanted else "unhold", result["package"]["name"]]
+        module.run_command(command, check_rc=True)
+    return {**result, "changed": True, "diff": diff}
+
+
 def restored(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
     """Go the way back. Returns the module's results. Raises PackageError."""
     change = changer.store.change()
@@ -199,21 +215,12 @@ def restored(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
     return {"changed": True, "package": change.previous.as_dict(), "diff": difference(host, str(change.previous))}
 
 
-def settled(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
-    """End the change. Returns the module's results."""
-    change = changer.store.change()
-    if change is None:
-        return {"changed": False}
-    if not module.check_mode:
-        changer.store.settle(change.new)
-    return {"changed": False, "package": change.new.as_dict()}
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **PACKAGE_ARGUMENTS,
-            "state": {"type": "str", "choices": ["present", "restored", "settled"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
+            "hold": {"type": "bool"},
             "user": {"type": "str"},
             "group": {"type": "str"},
             "deb_url": {"type": "str"},
@@ -227,9 +234,11 @@ def main() -> None:
     )
     store = Store(module.params["directory"])
     changer = Changer(module, store, module.params["user"], module.params["group"])
-    act = {"present": present, "restored": restored, "settled": settled}[module.params["state"]]
+    act = {"present": present, "restored": restored}[module.params["state"]]
     try:
         result = act(module, changer)
+        if module.params["state"] == "present":
+            result = hold(module, changer, result)
     except (OSError, PackageError) as error:
         module.fail_json(msg=str(error))
     change = store.change()

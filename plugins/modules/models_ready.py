@@ -71,25 +71,15 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     CATALOG_OPTIONS,
     catalog_samples,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
-    parse_models_config,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
-    expected_versions,
-    unservable,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.ready import (
+    NotReady,
+    wait_until_ready,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     REST_ARGUMENTS,
     ServingClient,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
-    NotServed,
-    SystemdUnit,
-    as_results,
-    last_words,
-    wait_until_served,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.text_format import TextFormatError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import SystemdUnit
 
 
 def main() -> None:
@@ -107,24 +97,13 @@ def main() -> None:
     params, unit = module.params, SystemdUnit(module, module.params["unit"])
     client = ServingClient.of(params, unit.cgroup, params["port"])
     try:
-        samples = catalog_samples(params["catalog"])
-        models = parse_models_config(Path(params["models_config"]).read_bytes())
-        expected = expected_versions(models)
-        problems = unservable(models)
-        if problems:
-            raise ValueError("; ".join([*problems, "publish a version first"]))
-        wait_until_served(client, unit, expected, samples, params["timeout_seconds"])
+        samples, path = catalog_samples(params["catalog"]), Path(params["models_config"])
+        models = wait_until_ready(client, unit, path, samples, params["timeout_seconds"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    except (OSError, TextFormatError) as error:
-        module.fail_json(msg=f"{params['models_config']} cannot be read: {error}")
-    except NotServed as error:
-        words = last_words(unit.log(0))
-        module.fail_json(
-            msg=f"{error}\nThe last lines of journalctl --unit={unit.name}, without chatter:\n{words}",
-            refused=as_results(error.refused, {name: Path(model["base_path"]) for name, model in models.items()}),
-        )
-    module.exit_json(changed=False, models=expected)
+    except NotReady as error:
+        module.fail_json(msg=str(error), refused=error.refused)
+    module.exit_json(changed=False, models=models)
 
 
 if __name__ == "__main__":

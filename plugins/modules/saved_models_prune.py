@@ -103,141 +103,11 @@ cleaned:
   sample: ["MLP/.removed-1"]
 """
 
-from pathlib import Path
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
-    CATALOG_OPTIONS,
-    numbers,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.prune import (
-    LinkCount,
-    Plan,
-    delete_emptied_directory,
-    delete_leftovers,
-    plan_listed,
-    plan_unlisted,
-    version_sizes,
-    wait_for_release,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
-    HostServer,
-    find_servers,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import version_lines
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import remove
-
-UNLOAD_SECONDS = 10
-
-
-def make_plans(params: dict[str, Any]) -> list[Plan]:
-    """Return what may go, model by model. Raises OSError and ValueError."""
-    base_path = Path(params["base_path"])
-    pending: dict[str, set[int]] = {}
-    for one in params["pending"] or []:
-        pending.setdefault(str(one["model"]), set()).add(int(one["version"]))
-    plans = [
-        plan_listed(base_path, entry, params["keep"], pending.get(entry["name"], set())) for entry in params["catalog"]
-    ]
-    return plans + plan_unlisted(base_path, {plan.model for plan in plans}, params["purge"])
-
-
-def servers_to_ask(module: AnsibleModule) -> list[HostServer]:
-    """Return the servers whose word counts: in check mode, the play would have its own follow the catalogue first."""
-    params = module.params
-    models = [entry["name"] for entry in params["catalog"]]
-    servers = find_servers(module, params["unit"], params["config_path"], params["instances"], models)
-    is_announced = module.check_mode and params["pending"] is not None
-    return [server for server in servers if not (is_announced and server.is_ours)]
-
-
-def leave_out_configured(module: AnsibleModule, plans: list[Plan], servers: list[HostServer]) -> list[Plan]:
-    """Return plans without the purged models that a server is told to serve, and warn of these."""
-    left = []
-    for plan in plans:
-        told = [server for server in servers if plan.is_purged and server.names_of(plan.store.path) != set()]
-        if told:
-            where = " and ".join(server.config_name for server in told)
-            module.warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml takes it out there")
-        else:
-            left.append(plan)
-    return left
-
-
-def choose(module: AnsibleModule, plans: list[Plan], servers: list[HostServer]) -> dict[str, list[int]]:
-    """Return which versions of each model go, and warn about those that stay."""
-    timeout_seconds = module.params["timeout_seconds"]
-    if timeout_seconds is None:
-        timeout_seconds = max((server.poll_wait_seconds for server in servers), default=0) + UNLOAD_SECONDS
-    usage = wait_for_release(servers, plans, 0 if module.check_mode else timeout_seconds)
-    for server, facts in usage.unknown.items():
-        module.warn(
-            f"No version of {', '.join(facts['models'])} is removed, as {server} does not say which it uses: "
-            f"{facts['reason']}. Start it (playbooks/serving.yml) or remove it, and rerun playbooks/prune.yml"
-        )
-    unlisted = {plan.model for plan in plans if plan.is_purged}
-    for (model, version), why in usage.versions.items():
-        fix = "playbooks/serving.yml takes it out of models.config" if model in unlisted else "see playbooks/status.yml"
-        module.warn(f"{model}/{version} stays, as it {why}; {fix}")
-    return {plan.model: usage.allowed(plan) for plan in plans}
-
-
-def warn_of_others(module: AnsibleModule, plan: Plan, removed: list[int]) -> None:
-    """Name what stays although the model needs it no more, as it is not this collection's."""
-    if plan.by_hand:
-        module.warn(
-            f"{plan.store.path}: {numbers(plan.by_hand)} would be removed, but was not published by this collection, "
-            "and stays; delete it by hand"
-        )
-    folders = plan.store.published()
-    used = {name for one in plan.versions for name in (folders[one], plan.store.manifest(one).name)}
-    foreign = [name for name in plan.left_over(removed) if name not in used] if plan.is_purged else []
-    if foreign:
-        module.warn(
-            f"{plan.store.path} stays, as it holds what this collection did not put there: {', '.join(foreign[:5])}; "
-            "delete it by hand"
-        )
-
-
-def versions_diff(plans: list[Plan], chosen: dict[str, list[int]]) -> dict[str, str]:
-    """Return the versions with their sizes before and after, as the action saved_models shows them."""
-    before = {(plan.model, one): size for plan in plans for one, size in version_sizes(plan).items()}
-    after = {key: size for key, size in before.items() if key[1] not in chosen[key[0]]}
-    return {"before_header": "published versions", "before": version_lines(before), "after": version_lines(after)}
-
-
-def prune(module: AnsibleModule, removed: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add to removed what goes, and return the rest of the result. Raises OSError and ValueError."""
-    servers = servers_to_ask(module)
-    plans = leave_out_configured(module, make_plans(module.params), servers)
-    chosen = choose(module, plans, servers)
-    result: dict[str, Any] = {"cleaned": []}
-    if module._diff:
-        result["diff"] = versions_diff(plans, chosen)
-    for plan in plans:
-        count = LinkCount()
-        result["cleaned"] += [f"{plan.model}/{path.name}" for path in plan.leftovers]
-        for path in plan.leftovers:
-            count.release(path)
-        folders = plan.store.published()
-        freed = {one: count.release(plan.store.path / folders[one]) for one in chosen[plan.model]}
-        warn_of_others(module, plan, chosen[plan.model])
-        if plan.is_purged and not plan.left_over(chosen[plan.model]):
-            result["cleaned"].append(plan.model)
-        if not module.check_mode and plan.leftovers:
-            with plan.store.alone():
-                delete_leftovers(plan)
-        # The oldest first: whenever this is stopped, the newer ones are there.
-        for one, size in freed.items():
-            if not module.check_mode:
-                with plan.store.alone():
-                    remove(plan.store, one)
-            removed.append({"model": plan.model, "version": one, "bytes": size})
-        if not module.check_mode:
-            delete_emptied_directory(plan)
-    return result
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import CATALOG_OPTIONS
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.prune import Pruning
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import find_servers
 
 
 def main() -> None:
@@ -255,12 +125,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    removed: list[dict[str, Any]] = []
+    params = module.params
+    pruning = Pruning(module.warn, check_mode=module.check_mode)
     try:
-        result = prune(module, removed)
+        models = [entry["name"] for entry in params["catalog"]]
+        servers = find_servers(module, params["unit"], params["config_path"], params["instances"], models)
+        result = pruning.run(params, servers, with_diff=module._diff)
     except (OSError, ValueError) as error:
-        module.fail_json(msg=str(error), changed=bool(removed), removed=removed)
-    module.exit_json(changed=bool(removed), removed=removed, freed_bytes=sum(one["bytes"] for one in removed), **result)
+        module.fail_json(msg=str(error), changed=bool(pruning.removed), removed=pruning.removed)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,11 @@ class HostProgram:
             raise AnsibleActionFail(answer["error"])
         return answer["result"]
 
+    def run_as_login_user(self, command: str) -> str:
+        """Run a command without becoming another user, and return what it prints."""
+        done = self._action._low_level_execute_command(command, sudoable=False)  # noqa: SLF001 - as above
+        return str(done["stdout"])
+
     def _python(self) -> str:
         """Return the interpreter that is configured for the host."""
         template = constants.config.get_config_value("INTERPRETER_PYTHON", variables=self._task_vars)

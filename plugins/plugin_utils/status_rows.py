@@ -27,7 +27,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     tree_digest,
     tree_stamp,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.model_sources import digested
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.model_sources import digested
 
 SHORT_DIGEST = 12
 PRIVATE = ("source_digest", "stamp", "intact", "labels")  # of what model_status_info says; in no row that is shown

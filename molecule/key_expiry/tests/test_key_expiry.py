@@ -255,8 +255,10 @@ def test_what_apt_key_left_is_removed(expired, play, aged, aged_key, on):
     assert host.file("/etc/apt/trusted.gpg").exists
     played = play(SERVING, "--limit=debian13a", variables=aged.variables())
     assert not played.failed, played.text
-    for path in ("sources.list.d/tensorflow-serving.list", "trusted.gpg", "trusted.gpg.d/tensorflow-serving.gpg"):
+    for path in ("sources.list.d/tensorflow-serving.list", "trusted.gpg.d/tensorflow-serving.gpg"):
         assert not host.file(f"/etc/apt/{path}").exists
+    assert "Take the key out of it: rm /etc/apt/trusted.gpg" in played.words
+    host.check_output("rm /etc/apt/trusted.gpg")
     assert host.check_output("sha256sum /etc/apt/trusted.gpg.d/debian*") == trusted_by_debian
     host.check_output("apt-get update -o APT::Update::Error-Mode=any")
     assert candidate(host, "tensorflow-model-server") == "2.19.1"

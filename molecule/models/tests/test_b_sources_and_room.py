@@ -84,7 +84,8 @@ def test_version_without_room_is_refused_before_its_first_byte(small, sync, larg
     played = sync({**MLP, "source": str(large), "keep": 1}, tfserving_models_base_path=SMALL_BASE)
     assert (played.failed, played.changed()) == (True, 0), played.text
     needed, free, prunable = re.search(
-        r"no room for the new versions: ([\d.]+) MiB needed, ([\d.]+) MiB free, and pruning would give ([\d.]+) MiB",
+        r"not enough disk space for the new versions: ([\d.]+) MiB needed, ([\d.]+) MiB free, and pruning would free "
+        r"([\d.]+) MiB",
         played.words,
     ).groups()
     assert 200 < float(needed) < 202

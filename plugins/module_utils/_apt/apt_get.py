@@ -19,6 +19,7 @@ ENVIRONMENT = {
 # How long another apt, such as that of unattended-upgrades, may hold a lock; in seconds.
 LOCK_TIMEOUT_SECONDS = 300
 LISTS_LOCK_POLL_SECONDS = 3
+SHOWN_LINES = 10
 # Where the key of a repository expired, the advice that people find is to set the opposite in apt.conf.d.
 OPTIONS = (
     "--option=APT::Get::AllowUnauthenticated=false",
@@ -48,8 +49,31 @@ def update(module: AnsibleModule, *options: str, config: Path | None = None) -> 
         time.sleep(LISTS_LOCK_POLL_SECONDS)
 
 
+def change_packages(module: AnsibleModule, *arguments: str) -> tuple[int, str]:
+    """Install or remove packages, as apt_get; configuration files stay. What a killed dpkg left is finished first."""
+    command = ["--option=Dpkg::Options::=--force-confdef", "--option=Dpkg::Options::=--force-confold", *arguments]
+    code, output = apt_get(module, *command)
+    if code and "dpkg --configure -a" in output:
+        configure_unpacked(module)
+        code, output = apt_get(module, *command)
+    return code, output
+
+
+def configure_unpacked(module: AnsibleModule) -> None:
+    """Let dpkg finish what a killed one has begun; what it cannot finish is for apt-get to install anew."""
+    command = ["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"]
+    module.run_command(command, environ_update=ENVIRONMENT, cwd="/")
+
+
+def failure(output: str) -> str:
+    """Return why apt-get failed to change packages, on one line and without a full stop."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("E: ", "dpkg: "))] or lines
+    return " ".join(" ".join(telling[-SHOWN_LINES:]).split()).rstrip(".")
+
+
 def complaints(output: str) -> str:
-    """Return what apt complains of, each complaint once."""
+    """Return what apt complains of when it fetches lists, each complaint once."""
     reasons = re.findall(r"^Err:.*\n {2}(.*)$", output, flags=re.MULTILINE)
     lines = (line.strip() for line in output.splitlines() if line.startswith(("E: ", "W: ")))
     return " ".join(dict.fromkeys([*(f"{reason.strip()}." for reason in reasons), *lines]))

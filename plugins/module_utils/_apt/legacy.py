@@ -4,7 +4,7 @@
 
 Instructions from before Signed-By put a repository into a one-line source, and its key among those that apt trusts for
 every repository. apt refuses to do anything at all when one repository stands in two sources that name different keys,
-and a key that is trusted for everything is trusted too far.
+and a key that is trusted for everything is trusted too far. Keyrings that others use too are reported, not edited.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from typing import Callable, Iterator, NamedTuple
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import (
     OpenPGPError,
-    armour,
-    dearmor,
     describe_keyring,
-    without_key,
 )
 
 # As in sources.list(5), "deb [option=value ...] uri suite [component ...]".
@@ -71,7 +68,8 @@ def legacy_changes(
 ) -> list[Change]:
     """Return what becomes of the files that the apt-key way left of repositories and of their keys.
 
-    The first repository's key stays trusted while other sources of the same host live by such trust.
+    A keyring that is shared with others stays, with a warning that has the command which removes the keys. The first
+    repository's key stays trusted while other sources of the same host live by such trust.
     """
     changes: list[Change | None] = []
     if (etc_apt / "sources.list").is_file():
@@ -89,10 +87,20 @@ def legacy_changes(
     keyrings = [etc_apt / "trusted.gpg"] if (etc_apt / "trusted.gpg").is_file() else []
     for path in [*keyrings, *_files(etc_apt / "trusted.gpg.d", ".gpg", ".asc")]:
         try:
-            changes.append(_keyring_change(path, fingerprints))
+            keys = describe_keyring(path.read_bytes())
         except OpenPGPError as error:
-            keys = " or ".join(fingerprints)
-            warn(f"{path} is left alone, as it cannot be read: {error}. Look whether it holds {keys}")
+            wanted = " or ".join(fingerprints)
+            warn(f"{path} is left alone, as it cannot be read: {error}. Look whether it holds {wanted}")
+            continue
+        found = [one for one in dict.fromkeys(fingerprints) if any(key.startswith(one) for key in keys)]
+        is_alone = all(key.split()[0] in found for key in keys)
+        if found and is_alone and path not in keyrings:
+            changes.append(Change(path, content=None, before="".join(f"{key}\n" for key in keys), after=""))
+        elif found:
+            warn(
+                f"{path} lets {' and '.join(found)} sign for every repository. It is a keyring that others use too, so "
+                f"it stays as it is. Take the key out of it: {f'rm {path}' if is_alone else _removal(path, found)}"
+            )
     return [change for change in changes if change]
 
 
@@ -183,25 +191,12 @@ def _shown(lines: list[bytes]) -> str:
     return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
-def _keyring_change(path: Path, fingerprints: list[str]) -> Change | None:
-    """Return what becomes of a keyring; None when it holds none of the keys. Raises OpenPGPError if unreadable."""
-    data = path.read_bytes()
-    before = describe_keyring(data)
-    found = {line.split()[0] for line in before} & set(fingerprints)
-    if not found:
-        return None
-    rest = data
-    for fingerprint in found:
-        rest = without_key(rest, fingerprint)
-    after = describe_keyring(rest)
-    # apt wants armour in files called .asc and the binary form in all others, so each stays what it is.
-    content = rest if dearmor(data) == data else armour(rest)
-    return Change(
-        path=path,
-        content=content if after else None,
-        before="".join(f"{line}\n" for line in before),
-        after="".join(f"{line}\n" for line in after),
-    )
+def _removal(path: Path, fingerprints: list[str]) -> str:
+    """Return the command that takes keys out of a keyring with others. gpg writes the binary form only."""
+    binary = path.with_suffix(".gpg")
+    unpack = f"gpg --output {binary} --dearmor {path} && rm {path} && " if path != binary else ""
+    keys = " ".join(fingerprints)
+    return f"{unpack}gpg --no-default-keyring --keyring {binary} --batch --yes --delete-keys {keys}"
 
 
 def _files(folder: Path, *suffixes: str) -> Iterator[Path]:

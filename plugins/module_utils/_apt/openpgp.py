@@ -151,16 +151,6 @@ def signing_keys(data: bytes) -> list[SigningKey]:
     return keys
 
 
-def without_key(data: bytes, fingerprint: str) -> bytes:
-    """Return a keyring in binary form without one primary key, its subkeys, user IDs, signatures and trust packets.
-
-    The other keys, of whatever version, stay byte for byte. Raises OpenPGPError when the keyring is malformed.
-    """
-    return b"".join(
-        packet.whole for group in _groups(dearmor(data)) if not _is_key(group[0], fingerprint) for packet in group
-    )
-
-
 def describe_keyring(data: bytes) -> list[str]:
     """Return a line for people about every primary key in a keyring; none where it holds no key, or nothing at all.
 
@@ -175,10 +165,6 @@ def describe_keyring(data: bytes) -> list[str]:
             key = _signing_key([first, *others])
             lines.append(f"{key.fingerprint} {key.user_id}".rstrip())
     return lines
-
-
-def _is_key(packet: Packet, fingerprint: str) -> bool:
-    return packet.tag == PUBLIC_KEY_TAG and packet.body[:1] == b"\x04" and _fingerprint(packet.body) == fingerprint
 
 
 def _groups(data: bytes) -> list[list[Packet]]:
@@ -383,26 +369,6 @@ def _subpackets(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         found.append((area[start] & 0x7F, area[start + 1 : start + length]))  # the high bit says: critical
         position = start + length
     return found, data[end:]
-
-
-def armour(data: bytes) -> bytes:
-    """Return binary key material in ASCII armour, as .asc files hold it."""
-    text = base64.b64encode(data).decode()
-    lines = [text[index : index + 64] for index in range(0, len(text), 64)]
-    checksum = base64.b64encode(_crc24(data).to_bytes(3, "big")).decode()
-    begin, end = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
-    return "\n".join([begin, "", *lines, f"={checksum}", end, ""]).encode()
-
-
-def _crc24(data: bytes) -> int:
-    crc = 0xB704CE
-    for octet in data:
-        crc ^= octet << 16
-        for _ in range(8):
-            crc <<= 1
-            if crc & 0x1000000:
-                crc ^= 0x1864CFB
-    return crc
 
 
 def normalise_fingerprint(text: str) -> str:

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterable
 from urllib.parse import urlsplit
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import (
+    control_characters,
+    listed,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.signature_contract import (
     contract_errors,
 )
@@ -21,7 +24,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     SavedModelError,
     list_files,
     parse_version,
-    some,
     source_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
@@ -77,6 +79,7 @@ class CatalogError(Exception):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(["tfserving_models_catalog cannot be served:", *(f"- {text}" for text in problems)]))
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,23 @@ def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list
     if problems:
         raise CatalogError(problems)
     return models
+
+
+def check_credentials(models: Iterable[Model], has_password: bool) -> None:
+    """Raise CatalogError where the password of the server that hosts fetch from would be shown to others."""
+    urls = sorted({pull.url for model in models for pull in model.pulls.values()} if has_password else [])
+    plain = [url for url in urls if url.startswith("http://")]
+    servers = {urlsplit(url).netloc.rpartition("@")[2] for url in urls if not url.startswith("s3://")}
+    problems = []
+    if plain:
+        problems.append(f"tfserving_models_url_password would be sent in plain text to {plain[0]}; fetch from https://")
+    if len(servers) > 1:
+        problems.append(
+            f"tfserving_models_url_password would be shown to {' and '.join(sorted(servers))}; fetch from one of them "
+            "only, or from servers that ask for none"
+        )
+    if problems:
+        raise CatalogError(problems)
 
 
 def _read_entry(entry: dict[str, Any], keep: int | None) -> tuple[Model, list[str]]:
@@ -250,7 +270,7 @@ def _read_sources(entry: dict[str, Any], notes: list[str]) -> dict[int, Path]:
     sources, others = source_versions(source, wanted and [_version(number) for number in wanted])
     if others:
         notes.append(
-            f"{source} holds what is no version, and is passed over: {some(others)}. A version is a "
+            f"{source} holds what is no version, and is passed over: {listed(others)}. A version is a "
             "directory with a whole number for its name"
         )
     missing = sorted(set(wanted or []) - set(sources))

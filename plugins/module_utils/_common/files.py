@@ -14,7 +14,7 @@ import stat
 import subprocess
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NamedTuple
 
 CHUNK_BYTES = 1 << 17
 
@@ -55,15 +55,16 @@ def _full(folder: Path) -> str:
 
 
 def write_json(path: Path, content: Any, mode: int = 0o644) -> None:
-    """Write all of a file or nothing, whenever this process is killed or the host loses power. Raises OSError."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with in_the_making(new):
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+    """Replace a file by one that holds this as JSON. Raises OSError."""
+    replace_file(path, json.dumps(content).encode(), mode)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file holds as JSON, None where there is none, or something else."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def copy_and_hash(source: Path, target: Path) -> str:
@@ -84,25 +85,75 @@ def copy_and_hash(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def replace_file(path: Path, content: bytes, mode: int, user: int = -1, group: int = -1) -> None:
-    """Write a file by one rename, from beside its place; at no moment others can get at it who shall not.
+def replace_file(
+    path: Path,
+    content: bytes,
+    mode: int = 0o600,
+    user: int = -1,
+    group: int = -1,
+    prepare: Callable[[Path], None] | None = None,
+) -> None:
+    """Write all of a file or nothing by one rename, whenever this process is killed or the host loses power.
 
-    Without user and group it belongs to this process's. Raises OSError.
+    What gets the name is a new file that no user but this process's has ever had open; without user and group it
+    belongs to these. prepare is called with its path before the rename, which it prevents by raising. Raises OSError.
     """
-    new = path.with_name(f".ansible_tmp{os.getpid()}")
-    new.unlink(missing_ok=True)
+    # Hidden: apt and nginx read what has other names in their directories.
+    new = path.with_name(f".{path.name.lstrip('.')}.new")
+    new.unlink(missing_ok=True)  # of a run that was killed
     with in_the_making(new):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+            file.flush()
             os.fchown(descriptor, user, group)
             os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        if prepare:
+            prepare(new)
         new.replace(path)
+    sync(path.parent)
 
 
-def owner_and_group(status: os.stat_result) -> tuple[str, str]:
-    """Return the names of a file's owner and group; ids that have no name as numbers."""
-    return _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+class KeptFile:
+    """A file as it is now, to be put back: where a link points, or content, mode and owners, or that there is none."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where there is one that cannot be read."""
+        self.path = path
+        self._target = os.readlink(path) if path.is_symlink() else ""
+        self._before = (path.read_bytes(), path.stat()) if path.exists() and not self._target else None
+
+    def put_back(self) -> None:
+        """Make the file what it was. Raises OSError."""
+        if self._before:
+            content, status = self._before
+            if self.path.exists() and self.path.stat()[:6] == status[:6] and self.path.read_bytes() == content:
+                return  # it was not replaced, and a file system that is full takes nothing
+            replace_file(self.path, content, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        elif not self._target:
+            self.path.unlink(missing_ok=True)
+        elif not self.path.is_symlink():
+            self.path.unlink(missing_ok=True)
+            self.path.symlink_to(self._target)
+
+
+class Access(NamedTuple):
+    """Who may do what with a file: names of owner and group, ids without one as numbers, and a mode such as 0751."""
+
+    owner: str
+    group: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}:{self.group} {self.mode}"
+
+
+def access_of(path: Path) -> Access:
+    """Return owner, group and mode of a file or a directory. Raises OSError."""
+    status = path.stat()
+    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+    return Access(owner, group, f"{stat.S_IMODE(status.st_mode):04o}")
 
 
 def _name(look_up: Callable[[int], Any], number: int) -> str:
@@ -139,31 +190,22 @@ def read_text(path: Path) -> str | None:
 
 
 class ManagedFile:
-    """A text file with owner, group and mode, which is replaced in one step.
-
-    What is written is a new file that no user but this process's has ever had open.
-    """
+    """A text file with owner, group and mode, as Ansible's modules are given them."""
 
     def __init__(self, module: Any, path: Path, owner: str, group: str, mode: str) -> None:
         self._module = module
         self._path = path
-        self._new = path.with_name(f".{path.name}.new")
         self._owner, self._group, self._mode = owner, group, mode
 
     def write(self, text: str, validate: Callable[[Path], None] | None = None) -> None:
-        """Replace the file, whenever this process is killed, once validate has let the new one pass. Raises OSError."""
-        self._new.unlink(missing_ok=True)  # of a run that was killed
-        with in_the_making(self._new):
-            descriptor = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode(errors="surrogateescape"))
-                file.flush()
-                os.fsync(file.fileno())
-            self.set_attributes(self._new)
+        """Replace the file, once validate has let the new one pass. Raises OSError, and what validate raises."""
+
+        def prepare(new: Path) -> None:
+            self.set_attributes(new)
             if validate:
-                validate(self._new)
-            self._new.replace(self._path)
-        sync(self._path.parent)
+                validate(new)
+
+        replace_file(self._path, text.encode(errors="surrogateescape"), prepare=prepare)
 
     def set_attributes(self, path: Path | None = None) -> bool:
         """Give a file its owner, group and mode; say whether that changes any."""

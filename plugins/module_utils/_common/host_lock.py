@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 LOCK = "/run/tensorflow-serving.lock"
+RELEASED = ".released"  # beside it: which run had it last, and until when
 
 
 def take(
@@ -37,11 +38,32 @@ def take(
     return None
 
 
+def take_after_look(
+    holder: dict[str, Any], seconds: int, looked_at: float, instead_of: str | None = None, path: str = LOCK
+) -> dict[str, Any]:
+    """Take the lock; return other, as take does, and looked_before, whether another run has had it since looked_at.
+
+    looked_at is in seconds since the epoch, by this host's clock. Raises OSError.
+    """
+    other = take(holder, seconds, instead_of, path)
+    try:
+        with open(path + RELEASED) as file:  # noqa: PTH123
+            last = json.load(file)
+        looked_before = last["run"] != holder["run"] and last["time"] > looked_at
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        looked_before = False
+    return {"other": other, "looked_before": looked_before}
+
+
 def release(run: str, path: str = LOCK) -> None:
-    """Let go of the lock where this run has it. Raises OSError."""
+    """Let go of the lock where this run has it, and note that for runs that looked before. Raises OSError."""
     with _opened(path) as file:
         there = _read(file)
         if there is None or there["run"] == run:
+            if there:
+                note = os.open(path + RELEASED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(note, "w") as last:
+                    json.dump({"run": run, "time": time.time()}, last)
             os.unlink(path)  # noqa: PTH108 - while nobody else has the flock
 
 

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Iterable
 
 # Line breaks and all others of C0 and C1, and Unicode's own line breaks: a value with one would end its line in a unit,
 # an nginx or apt file, or steer the terminal that shows it. systemd-analyze says nothing of a carriage return.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 def control_characters(variable: str, value: Any) -> list[str]:
@@ -28,5 +30,14 @@ def control_characters(variable: str, value: Any) -> list[str]:
 
 
 def printable(text: str) -> str:
-    r"""Return a text on one line, its control characters as \n, \t or \x1b, so that it cannot steer a terminal."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    r"""Return a text on one line, what is not printable as \n, \t or \x1b, so that it cannot steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def listed(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """Return names as one printable text in order, the first few where they are many."""
+    ordered = sorted(map(printable, names))
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return (between.join(ordered[:most]) or "(none)") + more

@@ -11,7 +11,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import file_sha256, write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
+    file_sha256,
+    read_json,
+    write_json,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
     DownloadError,
     answer_of,
@@ -22,16 +26,15 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch
     Received,
     Request,
     make_empty,
-    read_json,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_space
 
 ARCHIVE = "archive"
 CHUNK_BYTES = 1 << 20
-UNANNOUNCED_BYTES = 64 << 20  # how often there must be room where the server does not say how much comes
+UNANNOUNCED_BYTES = 64 << 20  # how often disk space is looked at where the server does not say how much comes
 RETRY_SECONDS = 1.0
 GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
@@ -61,7 +64,7 @@ def fetch_archive(request: Request, progress: Progress) -> Received:
 
 
 def remove_archive(request: Request) -> None:
-    """Free the room of the archive, whose files are safe in the staging directory."""
+    """Free the disk space of the archive, whose files are safe in the staging directory."""
     (request.state / ARCHIVE).unlink(missing_ok=True)
 
 
@@ -112,7 +115,7 @@ def _receive(request: Request, archive: Path, there: int, progress: Progress) ->
             there = there if resumes else 0
             announced = answer.length
             if announced is not None:
-                check_room(archive.parent, announced, 1, request.prunable_bytes)
+                check_space(archive.parent, announced, 1, request.prunable_bytes)
             total = None if announced is None else there + announced
             if not resumes:
                 archive.unlink(missing_ok=True)
@@ -136,13 +139,13 @@ def _validator(headers: Any) -> str | None:
 
 def _write(request: Request, archive: Path, answer: Any, total: int | None, progress: Progress) -> int:
     received = 0
-    room_until = 0
+    space_until = 0
     with archive.open("ab") as file:
         # As it comes: a slow link shall not fill a large buffer before anything is kept.
         for chunk in iter(lambda: answer.read1(CHUNK_BYTES), b""):
-            if total is None and received >= room_until:
-                check_room(archive.parent, UNANNOUNCED_BYTES, 1, request.prunable_bytes)
-                room_until += UNANNOUNCED_BYTES
+            if total is None and received >= space_until:
+                check_space(archive.parent, UNANNOUNCED_BYTES, 1, request.prunable_bytes)
+                space_until += UNANNOUNCED_BYTES
             try:
                 file.write(chunk)
             except OSError as error:  # not the server's fault
@@ -163,7 +166,7 @@ def _unpack(request: Request, archive: Path, progress: Progress) -> list[str]:
             archive,
             urllib.parse.urlsplit(request.url).path,
             unpacked,
-            check_room=lambda size: check_room(unpacked, size, 1, request.prunable_bytes),
+            check_space=lambda size: check_space(unpacked, size, 1, request.prunable_bytes),
             report=lambda count: progress.report(count, None, "unpacking"),
         )
     except SavedModelError as error:

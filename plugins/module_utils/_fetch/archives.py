@@ -39,11 +39,11 @@ SUFFIXES = (".tar.zst", ".tar.gz", ".tgz", ".tar")
 
 
 def unpack(
-    archive: Path, name: str, target: Path, check_room: Callable[[int], None], report: Callable[[int], None]
+    archive: Path, name: str, target: Path, check_space: Callable[[int], None], report: Callable[[int], None]
 ) -> None:
     """Fill target, an empty directory, from archive, whose name tells its kind (SUFFIXES).
 
-    Modes, owners and times are not taken over. check_room is asked before each file of so many bytes; report is told
+    Modes, owners and times are not taken over. check_space is asked before each file of so many bytes; report is told
     how many bytes came out so far. Raises SavedModelError, and OSError for what target does not take.
     """
     with archive.open("rb") as packed, _unpacked(packed, name) as stream:
@@ -52,7 +52,7 @@ def unpack(
         try:
             file = cast(BinaryIO, counted)
             with tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK_BYTES, tarinfo=_StrictInfo) as tar:
-                _unpack_members(tar, target, check_room)
+                _unpack_members(tar, target, check_space)
                 _check_end(cast(IO[bytes], tar.fileobj))
         except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
             raise SavedModelError(f"the archive is damaged or none: {error}") from error
@@ -60,7 +60,7 @@ def unpack(
             raise SavedModelError(f"the archive has a header that cannot be read: {error}") from error
 
 
-def _unpack_members(tar: tarfile.TarFile, target: Path, check_room: Callable[[int], None]) -> None:
+def _unpack_members(tar: tarfile.TarFile, target: Path, check_space: Callable[[int], None]) -> None:
     files: set[str] = set()
     folders: set[str] = {""}
     for _ in range(MAX_ENTRIES):
@@ -83,7 +83,7 @@ def _unpack_members(tar: tarfile.TarFile, target: Path, check_room: Callable[[in
             break
         if not member.isdir():
             files.add(path)
-            check_room(member.size)
+            check_space(member.size)
             _write(tar, member, target / path)
     raise SavedModelError(f"the archive has more than {MAX_ENTRIES} members")
 

@@ -12,7 +12,11 @@ import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import sync, write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
+    read_json,
+    sync,
+    write_json,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.archive_source import (
     fetch_archive,
     remove_archive,
@@ -23,7 +27,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch
     Received,
     Request,
     make_empty,
-    read_json,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.rsync_source import fetch_rsync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.s3_source import fetch_s3

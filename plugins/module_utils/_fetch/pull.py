@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.fetch import fetch
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import Request
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import (
@@ -14,7 +15,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
-    some,
     total_bytes,
     tree_digest,
 )
@@ -41,7 +41,7 @@ def passed_over(model: str, version: int, names: list[str]) -> list[str]:
     """Return the warning about what an archive holds beside a version."""
     if not names:
         return []
-    text = f"what the archive of version {version} holds beside the SavedModel is passed over: {some(names)}"
+    text = f"what the archive of version {version} holds beside the SavedModel is passed over: {listed(names)}"
     return [f"model {model}: {text}"]
 
 

@@ -13,7 +13,7 @@ import time
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Iterable
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import in_the_making
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
@@ -31,8 +31,8 @@ class Request:
 
     incoming is a directory in which rsync receives as a user of its own, basis one of hard links to files of an older
     version that it may take unchanged parts from, digest 64 hex digits, proxy a URL without which the host's proxy
-    variables are used, prunable_bytes for the error where there is no room, timeout_seconds how long to wait for the
-    next byte.
+    variables are used, prunable_bytes for the error where there is too little disk space, timeout_seconds how long to
+    wait for the next byte.
     """
 
     url: str
@@ -133,14 +133,6 @@ def make_empty(directory: Path) -> None:
             shutil.rmtree(entry.path)
         else:
             os.unlink(entry.path)  # noqa: PTH108 - as os.scandir gives it
-
-
-def read_json(path: Path) -> Any:
-    """Return what write_json wrote, or None where there is nothing, or half of it."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def as_stranger() -> list[str]:

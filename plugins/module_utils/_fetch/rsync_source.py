@@ -26,7 +26,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_space
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     FETCH_UID,
     receive,
@@ -65,7 +65,7 @@ def fetch_rsync(request: Request, progress: Progress, lock: int, *, is_suspect: 
     copied = UserTree(request.staging, os.geteuid()).sizes()
     needed_bytes = max(0, total - there_bytes) + max(0, total - sum(copied.values()))
     needed_inodes = max(0, inodes - len(there)) + max(0, inodes - len(copied))
-    check_room(request.staging, needed_bytes, needed_inodes, request.prunable_bytes)
+    check_space(request.staging, needed_bytes, needed_inodes, request.prunable_bytes)
 
     begun = [relative_path(line[1:]) for line in outdated if line.startswith(">") and not line.endswith("/")]
     if request.basis:

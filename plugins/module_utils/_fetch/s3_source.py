@@ -27,7 +27,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     MAX_ENTRIES,
     SavedModelError,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_space
 
 CHUNK_BYTES = 1 << 20
 CONNECTIONS = 8  # so that many small objects do not wait for one another
@@ -159,7 +159,9 @@ class Download:
         self._parts.mkdir(mode=0o700, exist_ok=True)
         missing = self._keep_known()
         resumed = self._there
-        check_room(self._request.staging, max(0, self._total - resumed), len(missing) * 2, self._request.prunable_bytes)
+        check_space(
+            self._request.staging, max(0, self._total - resumed), len(missing) * 2, self._request.prunable_bytes
+        )
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for done in [pool.submit(self._fetch, item) for item in missing]:
                 try:

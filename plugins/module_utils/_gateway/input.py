@@ -5,10 +5,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import Server
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.secrets import (
+    SecretError,
+    check_authority,
+    check_pair,
+    check_pem_pair,
+)
 
 # What the role's numbers may be, and what null stands for where it may be given. Sources: nginx's modules limit_req
 # (rate and burst begin at 1), limit_conn (1 to 65535), core (client_max_body_size 0 is no limit at all). The most are
@@ -26,6 +33,38 @@ LIMITS: dict[str, tuple[int, int, str]] = {
 # Paths of the gateway's own, and where the models are.
 _OWN_PATHS = ("closed", "drained", "error", "health-of-server", "healthz", "v1")
 _METRICS_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+/?")
+
+
+def read_input(params: dict[str, Any], servers: list[Server]) -> tuple[dict[str, int | None], list[str]]:
+    """Return the numbers of LIMITS, None where any will do, and all that can be seen to be wrong on the controller.
+
+    params are the arguments of the module gateway_info. Certificates that are on the host are not looked at.
+    """
+    limits, problems = read_limits(params["limits"])
+    problems += [*access_problems(params, limits), *tls_problems(params), *route_problems(params, servers)]
+    if not params["files_on_host"]:
+        problems += certificate_problems(params)
+    try:
+        if params["client_ca"]:
+            check_authority(params["client_ca"])
+    except SecretError as error:
+        problems.append(f"{error}.")
+    return limits, problems
+
+
+def certificate_problems(params: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the gateway's certificate and key, as texts or files of this machine."""
+    certificate, key = params["certificate"], params["key"]
+    if not (certificate and key):
+        return []
+    try:
+        if params["files_on_host"]:
+            check_pair(Path(certificate), Path(key))
+        else:
+            check_pem_pair(certificate, key)
+    except SecretError as error:
+        return [f"{error}."]
+    return []
 
 
 def read_limits(given: dict[str, Any]) -> tuple[dict[str, int | None], list[str]]:

@@ -254,35 +254,6 @@ def _emergencies(error_log: Path, mark: int) -> list[str]:
     return list(dict.fromkeys(line.partition("]")[2] for line in text.splitlines() if "[emerg]" in line))
 
 
-def keep(root: Path, names: list[str]) -> dict[str, Path | tuple[bytes, os.stat_result] | None]:
-    """Return what the files are, to be put back: a link's target, content and status, or nothing."""
-    kept: dict[str, Path | tuple[bytes, os.stat_result] | None] = {}
-    for name in names:
-        path = root / name
-        if path.is_symlink():
-            kept[name] = Path(os.readlink(path))  # noqa: PTH115 - Path.readlink came with Python 3.9
-        elif path.exists():
-            kept[name] = (path.read_bytes(), path.stat())
-        else:
-            kept[name] = None
-    return kept
-
-
-def put_back(kept: dict[str, Path | tuple[bytes, os.stat_result] | None], root: Path = ROOT) -> None:
-    """Make the files what they were."""
-    for name, what in kept.items():
-        path = root / name
-        if isinstance(what, tuple):
-            content, status = what
-            if path.exists() and path.stat()[:6] == status[:6] and path.read_bytes() == content:
-                continue  # it was not replaced, and a file system that is full takes nothing
-            replace_file(path, content, status.st_mode & 0o7777, status.st_uid, status.st_gid)
-        elif what is None:
-            path.unlink(missing_ok=True)
-        elif not path.is_symlink():
-            path.symlink_to(what)
-
-
 def unused_default_site(root: Path = ROOT, pages: Path = Path("/var/www/html")) -> list[str]:
     """Return Debian's link to its example site where nobody uses it: site and page are as they were packaged."""
     link, packaged = root / "sites-enabled/default", root / "sites-available/default"

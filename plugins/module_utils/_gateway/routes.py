@@ -40,7 +40,7 @@ class Server:
 
 
 @dataclass
-class Plan:
+class RoutePlan:
     """What nginx is told. A set is some servers that requests are spread over; s0 is the name of the first one.
 
     choices are [set, number of the server that is drained or NONE, set that takes its requests or nothing].
@@ -71,10 +71,10 @@ def read_servers(instances: list[dict[str, Any]]) -> list[Server]:
     return [Server(number, **{key: one[key] for key in keys}) for number, one in enumerate(instances)]
 
 
-def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Plan:
+def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> RoutePlan:
     """Return the routes to servers that serve at least one model, with what is opened of OPEN."""
     opened = set(opened)
-    made = Plan()
+    made = RoutePlan()
     by_servers: dict[tuple[int, ...], list[str]] = {}
     for model in dict.fromkeys(model for one in servers for model in one.models):
         by_servers.setdefault(tuple(one.number for one in servers if model in one.models), []).append(model)

@@ -13,22 +13,27 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
+    numbers,
     read_policy,
     retained_versions,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingError, reason
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import version_lines
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
+    remove,
     walk,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
 
 POLL_SECONDS = 0.5
+UNLOAD_SECONDS = 10
 HTTP_NOT_FOUND = 404
 
 # What ModelStore names beside a version, and what its writers add to that.
@@ -40,17 +45,17 @@ _MARK = ".json"  # the suffix of what outlives a version that was withdrawn
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrunePlan:
     """What may go of one model.
 
-    versions are published ones that nothing but the running server may still need, in ascending order; by_hand are
-    those that would go too, had this collection put them there; leftovers are of runs that were interrupted.
+    versions are published ones that nothing but the running server may still need, in ascending order; unmanaged are
+    those that would go too, had this collection published them; leftovers are of runs that were interrupted.
     """
 
     model: str
     store: ModelStore
     versions: list[int] = field(default_factory=list)
-    by_hand: list[int] = field(default_factory=list)
+    unmanaged: list[int] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
     is_purged: bool = False
 
@@ -62,7 +67,7 @@ class Plan:
         return sorted({path.name for path in self.store.path.iterdir()} - gone)
 
 
-def plan_listed(base_path: Path, entry: dict[str, Any], keep: int | None, pending: set[int]) -> Plan:
+def plan_listed(base_path: Path, entry: dict[str, Any], keep: int | None, pending: set[int]) -> PrunePlan:
     """Return what may go of a model of the catalogue; keep is for an entry without its own.
 
     pending versions count as published. Raises ValueError for an entry that says nothing that could be meant.
@@ -84,11 +89,11 @@ def plan_listed(base_path: Path, entry: dict[str, Any], keep: int | None, pendin
 
     surplus = sorted(published - set(retained_versions(keep, policy, labels, available)))
     ours = [version for version in surplus if store.manifest(version).exists()]
-    by_hand = [version for version in surplus if version not in ours]
-    return Plan(entry["name"], store, ours, by_hand, leftovers(store, is_wanted))
+    unmanaged = [version for version in surplus if version not in ours]
+    return PrunePlan(entry["name"], store, ours, unmanaged, leftovers(store, is_wanted))
 
 
-def plan_unlisted(base_path: Path, listed: set[str], purge: bool) -> list[Plan]:
+def plan_unlisted(base_path: Path, listed: set[str], purge: bool) -> list[PrunePlan]:
     """Return what may go of the models that this collection published and the catalogue does not list.
 
     Without purge that is only what was on its way out already.
@@ -102,10 +107,10 @@ def plan_unlisted(base_path: Path, listed: set[str], purge: bool) -> list[Plan]:
         if purge:
             ours = sorted(version for version in store.published() if store.manifest(version).exists())
             found += sorted(store.path.glob(f".withdrawn-*{_MARK}"))
-            plans.append(Plan(entry.name, store, ours, [], found, is_purged=True))
+            plans.append(PrunePlan(entry.name, store, ours, [], found, is_purged=True))
         else:
             plans.append(
-                Plan(entry.name, store, leftovers=[path for path in found if path.name.startswith(".removed-")])
+                PrunePlan(entry.name, store, leftovers=[path for path in found if path.name.startswith(".removed-")])
             )
     return plans
 
@@ -154,18 +159,18 @@ class Usage:
     versions: dict[tuple[str, int], str] = field(default_factory=dict)
     unknown: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def add_unknown(self, server: HostServer, plan: Plan, why: str) -> None:
+    def add_unknown(self, server: HostServer, plan: PrunePlan, why: str) -> None:
         """Note that a server does not say what it uses of a plan."""
         self.unknown.setdefault(server.name, {"reason": why, "models": []})["models"].append(plan.model)
 
-    def allowed(self, plan: Plan) -> list[int]:
+    def allowed(self, plan: PrunePlan) -> list[int]:
         """Return the versions of a plan that may go."""
         if any(plan.model in one["models"] for one in self.unknown.values()):
             return []
         return [version for version in plan.versions if (plan.model, version) not in self.versions]
 
 
-def used_versions(servers: list[HostServer], plans: list[Plan]) -> Usage:
+def used_versions(servers: list[HostServer], plans: list[PrunePlan]) -> Usage:
     """Ask every server of the host which versions of plans it uses: all whose state is not END."""
     usage = Usage()
     for server in servers:
@@ -184,7 +189,7 @@ def used_versions(servers: list[HostServer], plans: list[Plan]) -> Usage:
     return usage
 
 
-def _names(server: HostServer, plan: Plan) -> dict[str, bool]:
+def _names(server: HostServer, plan: PrunePlan) -> dict[str, bool]:
     """Return under which names a server may use a plan's versions, and of each whether it is known to be told to.
 
     A running server is asked by the model's own name in any case, as its file may have changed since it read it.
@@ -196,7 +201,7 @@ def _names(server: HostServer, plan: Plan) -> dict[str, bool]:
     return {**dict.fromkeys(may, False), **dict.fromkeys(told, True)}
 
 
-def _used_by(server: HostServer, plan: Plan, name: str, is_told: bool) -> dict[tuple[str, int], str]:
+def _used_by(server: HostServer, plan: PrunePlan, name: str, is_told: bool) -> dict[tuple[str, int], str]:
     """Return what a server uses of a plan under a name.
 
     Raises ServingError and OSError where it does not say: a model that it is told to serve and does not know yet, too.
@@ -219,7 +224,7 @@ def _used_by(server: HostServer, plan: Plan, name: str, is_told: bool) -> dict[t
     return used
 
 
-def wait_for_release(servers: list[HostServer], plans: list[Plan], timeout_seconds: float) -> Usage:
+def wait_for_release(servers: list[HostServer], plans: list[PrunePlan], timeout_seconds: float) -> Usage:
     """Return what the servers use of plans in the end; they unload a version a moment after a newer is AVAILABLE."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -251,21 +256,134 @@ class LinkCount:
         return freed
 
 
-def delete_leftovers(plan: Plan) -> None:
-    """Delete what interrupted runs left, and what another run has not made use of meanwhile. Raises OSError."""
-    for path in plan.leftovers:
-        UserTree(path, 0).remove()
-
-
-def delete_emptied_directory(plan: Plan) -> None:
-    """Delete the directory of a purged model unless something is left in it. Raises OSError."""
-    if plan.is_purged and not any(plan.store.path.iterdir()):
-        plan.store.path.rmdir()
-
-
-def version_sizes(plan: Plan) -> dict[int, int]:
+def version_sizes(plan: PrunePlan) -> dict[int, int]:
     """Return {version: size in bytes} of all versions of a model on the host."""
     return {
         version: sum(path.lstat().st_size for path in walk(plan.store.path / name) if not path.is_dir())
         for version, name in plan.store.published().items()
     }
+
+
+class Pruning:
+    """Removes what nobody uses; removed has what is gone so far, also of a run that fails."""
+
+    def __init__(self, warn: Callable[[str], None], *, check_mode: bool) -> None:
+        self._warn = warn
+        self._check_mode = check_mode
+        self.removed: list[dict[str, Any]] = []
+
+    def run(self, params: Mapping[str, Any], servers: list[HostServer], *, with_diff: bool) -> dict[str, Any]:
+        """Remove what may go, and return the result of the module saved_models_prune, whose params these are.
+
+        Raises OSError, and ValueError for a catalogue that says nothing that could be meant.
+        """
+        if self._check_mode and params["pending"] is not None:  # the play would have them follow the catalogue first
+            servers = [server for server in servers if not server.is_ours]
+        plans = self._leave_out_configured(make_plans(params), servers)
+        chosen = self._choose(plans, wait_for_release(servers, plans, self._timeout(params, servers)))
+        diff = {"diff": versions_diff(plans, chosen)} if with_diff else {}
+        cleaned = [name for plan in plans for name in self._prune_model(plan, chosen[plan.model])]
+        return {
+            "changed": bool(self.removed),
+            "removed": self.removed,
+            "freed_bytes": sum(one["bytes"] for one in self.removed),
+            "cleaned": cleaned,
+            **diff,
+        }
+
+    def _timeout(self, params: Mapping[str, Any], servers: list[HostServer]) -> float:
+        """Return how many seconds to wait for the servers to unload what is to be removed."""
+        if self._check_mode:
+            return 0
+        if params["timeout_seconds"] is not None:
+            return float(params["timeout_seconds"])
+        return max((server.poll_wait_seconds for server in servers), default=0) + UNLOAD_SECONDS
+
+    def _leave_out_configured(self, plans: list[PrunePlan], servers: list[HostServer]) -> list[PrunePlan]:
+        """Return plans without the purged models that a server is told to serve, and warn of these."""
+        left = []
+        for plan in plans:
+            told = [server for server in servers if plan.is_purged and server.names_of(plan.store.path) != set()]
+            if told:
+                where = " and ".join(server.config_name for server in told)
+                self._warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml takes it out there")
+            else:
+                left.append(plan)
+        return left
+
+    def _choose(self, plans: list[PrunePlan], usage: Usage) -> dict[str, list[int]]:
+        """Return which versions of each model go, and warn about those that stay."""
+        for server, facts in usage.unknown.items():
+            self._warn(
+                f"No version of {', '.join(facts['models'])} is removed, as {server} does not say which it uses: "
+                f"{facts['reason']}. Start it (playbooks/serving.yml) or remove it, and rerun playbooks/prune.yml"
+            )
+        unlisted = {plan.model for plan in plans if plan.is_purged}
+        for (model, version), why in usage.versions.items():
+            fix = (
+                "playbooks/serving.yml takes it out of models.config"
+                if model in unlisted
+                else "see playbooks/status.yml"
+            )
+            self._warn(f"{model}/{version} stays, as it {why}; {fix}")
+        return {plan.model: usage.allowed(plan) for plan in plans}
+
+    def _prune_model(self, plan: PrunePlan, versions: list[int]) -> list[str]:
+        """Remove versions of a model and what interrupted runs left, and return the names of all but the versions."""
+        count = LinkCount()
+        cleaned = [f"{plan.model}/{path.name}" for path in plan.leftovers]
+        for path in plan.leftovers:
+            count.release(path)
+        folders = plan.store.published()
+        freed = {version: count.release(plan.store.path / folders[version]) for version in versions}
+        self._warn_of_others(plan, versions)
+        if plan.is_purged and not plan.left_over(versions):
+            cleaned.append(plan.model)
+        if not self._check_mode and plan.leftovers:
+            with plan.store.alone():
+                for path in plan.leftovers:  # or what another run has made of it meanwhile
+                    UserTree(path, 0).remove()
+        # The oldest first: whenever this is stopped, the newer ones are there.
+        for version, size in freed.items():
+            if not self._check_mode:
+                with plan.store.alone():
+                    remove(plan.store, version)
+            self.removed.append({"model": plan.model, "version": version, "bytes": size})
+        if not self._check_mode and plan.is_purged and not any(plan.store.path.iterdir()):
+            plan.store.path.rmdir()
+        return cleaned
+
+    def _warn_of_others(self, plan: PrunePlan, removed: list[int]) -> None:
+        """Name what stays although the model needs it no more, as it is not this collection's."""
+        if plan.unmanaged:
+            self._warn(
+                f"{plan.store.path}: {numbers(plan.unmanaged)} would be removed, but was not published by this "
+                "collection, and stays; delete it manually"
+            )
+        folders = plan.store.published()
+        used = {name for one in plan.versions for name in (folders[one], plan.store.manifest(one).name)}
+        foreign = [name for name in plan.left_over(removed) if name not in used] if plan.is_purged else []
+        if foreign:
+            self._warn(
+                f"{plan.store.path} stays, as it holds what this collection did not put there: {listed(foreign)}; "
+                "delete it manually"
+            )
+
+
+def make_plans(params: Mapping[str, Any]) -> list[PrunePlan]:
+    """Return what may go, model by model. Raises OSError and ValueError."""
+    base_path = Path(params["base_path"])
+    pending: dict[str, set[int]] = {}
+    for one in params["pending"] or []:
+        pending.setdefault(str(one["model"]), set()).add(int(one["version"]))
+    plans = [
+        plan_listed(base_path, entry, params["keep"], pending.get(entry["name"], set())) for entry in params["catalog"]
+    ]
+    return plans + plan_unlisted(base_path, {plan.model for plan in plans}, params["purge"])
+
+
+def versions_diff(plans: list[PrunePlan], chosen: dict[str, list[int]]) -> dict[str, str]:
+    """Return the versions with their sizes before and after, as the action saved_models shows them."""
+    before = {(plan.model, one): size for plan in plans for one, size in version_sizes(plan).items()}
+    after = {key: size for key, size in before.items() if key[1] not in chosen[key[0]]}
+    return {"before_header": "published versions", "before": version_lines(before), "after": version_lines(after)}

@@ -19,13 +19,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     UNIT_PATH,
     properties_of,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.last_good import (
-    LastGood,
-    describe,
-    files_of,
-    read_last_good,
-    write_last_good,
-)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     parse_models_config,
 )
@@ -37,6 +30,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     MODELS_CONFIG,
     family,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.last_good import (
+    LastGood,
+    describe,
+    files_of,
+    read_last_good,
+    write_last_good,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
     LiveConfig,

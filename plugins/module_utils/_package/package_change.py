@@ -15,7 +15,6 @@ The store is a directory of root's on the host:
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -29,7 +28,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     copy_and_hash,
     file_sha256,
     in_the_making,
+    read_json,
     sync,
+    write_json,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import (
     DownloadError,
@@ -40,9 +41,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
     ARCHITECTURES,
     NAMES,
     PROGRAM,
-    Change,
     Host,
     Package,
+    PackageChange,
     PackageError,
     diagnose,
     missing_cpu_flags,
@@ -62,7 +63,6 @@ PACKAGE_ARGUMENTS: dict[str, dict[str, Any]] = {
 CPUINFO = Path("/proc/cpuinfo")
 VERSION_TIMEOUT_SECONDS = 60
 DOWNLOAD_TIMEOUT_SECONDS = 60
-SHOWN_LINES = 10
 
 
 class WayBackLost(PackageError):
@@ -100,36 +100,21 @@ class Store:
             else:
                 path.unlink()
 
-    @staticmethod
-    def _read(path: Path) -> Any:
+    def change(self) -> PackageChange | None:
+        data = read_json(self._change)
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError):
-            return None
-
-    def _write(self, path: Path, data: Any) -> None:
-        part = path.with_name(f"{path.name}.part")
-        with in_the_making(part):
-            part.write_text(json.dumps(data))
-            sync(part)
-            part.replace(path)
-        sync(self.directory)
-
-    def change(self) -> Change | None:
-        data = self._read(self._change)
-        try:
-            return Change.of(data) if data else None
+            return PackageChange.of(data) if data else None
         except (KeyError, TypeError):
             return None
 
-    def begin(self, change: Change) -> None:
+    def begin(self, change: PackageChange) -> None:
         """Note a change. Its way back has to be in previous/ by then."""
         for path in (*self.previous.glob("*.deb"), self.previous):
             sync(path)
-        self._write(self._change, change.as_dict())
+        write_json(self._change, change.as_dict())
 
     def kept(self) -> Package | None:
-        data = self._read(self._kept)
+        data = read_json(self._kept)
         try:
             return Package(**data) if data and self._kept_deb.is_file() else None
         except TypeError:
@@ -147,7 +132,7 @@ class Store:
         if new.sha256:
             if self.given.is_file():
                 self.given.replace(self._kept_deb)
-            self._write(self._kept, new.as_dict())
+            write_json(self._kept, new.as_dict())
         else:
             for path in (self._kept, self._kept_deb):
                 if path.exists():
@@ -187,12 +172,12 @@ def read_missing_cpu_flags() -> list[str]:
         return missing_cpu_flags("")
 
 
-def observe(module: AnsibleModule, store: Store) -> Host:
-    """Return what the host has and knows."""
+def observe(module: AnsibleModule, store: Store, is_apt_ready: bool = True) -> Host:
+    """Return what the host has and knows. Fails the module where apt cannot be asked, unless it is not ready yet."""
     line = r"${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\n"
     # dpkg-query exits 1 when it has never heard of one of them.
     _, listed, _ = module.run_command(["dpkg-query", "--show", f"--showformat={line}", *NAMES.values()])
-    _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=True)
+    _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=is_apt_ready)
     installed, present, is_unfinished, held = parse_dpkg_query(listed)
     change = store.change()
     way_back = change.previous if change and not change.is_installed and store.previous_deb() else None
@@ -238,18 +223,11 @@ class Changer:
             "--no-auto-remove",
             f"--option=Dir::Cache::archives={archives or self.store.new}",
             "--option=APT::Keep-Downloaded-Packages=true",
-            "--option=Dpkg::Options::=--force-confdef",
-            "--option=Dpkg::Options::=--force-confold",
             *map(str, arguments),
         ]
-        code, output = apt_get.apt_get(self.module, *command)
-        if code and "dpkg --configure -a" in output:  # what a killed dpkg leaves
-            self.repair()
-            code, output = apt_get.apt_get(self.module, *command)
+        code, output = apt_get.change_packages(self.module, *command)
         if code:
-            lines = [line for line in output.splitlines() if line.strip()]
-            telling = [line for line in lines if line.startswith(("E: ", "dpkg: "))] or lines
-            raise PackageError(" ".join(" ".join(telling[-SHOWN_LINES:]).split()).rstrip("."))
+            raise PackageError(apt_get.failure(output))
         return output
 
     def _check_removals(self, *arguments: str | Path, only: Sequence[str]) -> None:
@@ -265,10 +243,6 @@ class Changer:
         """Remove packages of the server's, and no other. Raises PackageError."""
         self._check_removals("remove", *names, only=names)
         self._apt("remove", *names)
-
-    def repair(self) -> None:
-        """Let dpkg finish what a killed one has begun; what it cannot finish is installed anew afterwards."""
-        self._run(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"])
 
     def fetch_lists(self) -> str:
         """Fetch apt's lists. Returns what apt complains of: one source that is out of reach need not matter."""
@@ -339,12 +313,12 @@ class Changer:
         host = self.observe()
         target: str | Path = self.store.given if new.sha256 else f"{new.name}={new.version}"
         if host.is_unfinished or (host.change and not host.change.is_installed):
-            self.repair()
+            apt_get.configure_unpacked(self.module)
             host = self.observe()
         is_held = bool(host.held) or (host.change is not None and host.change.is_held)
         try:
             self._fetch(host, new, target)
-            change = Change(new, self._save_previous(host), is_held=is_held)
+            change = PackageChange(new, self._save_previous(host), is_held=is_held)
         except PackageError:
             if not host.change:
                 self.store.forget()
@@ -435,7 +409,7 @@ class Changer:
         if is_held:
             self._run(["apt-mark", "hold", new.name])
 
-    def _undo(self, change: Change) -> str:
+    def _undo(self, change: PackageChange) -> str:
         """Put back what was there before a change that failed. Returns a sentence that says so."""
         previous = change.previous or "The state before"
         try:
@@ -448,13 +422,13 @@ class Changer:
         except PackageError as error:
             return f"{previous} could not be put back: {error}. Play again to repeat that."
 
-    def put_back(self, change: Change) -> str:
+    def put_back(self, change: PackageChange) -> str:
         """Make a change undone. Returns a sentence that says so. Raises PackageError, and keeps the change then."""
         self.store.begin(replace(change, is_installed=False, is_failed=True))
         previous, deb = change.previous, self.store.previous_deb()
         host = self.observe()
         if host.is_unfinished:
-            self.repair()
+            apt_get.configure_unpacked(self.module)
             host = self.observe()
         if previous is None:
             if host.present:

@@ -52,7 +52,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Change:
+class PackageChange:
     """A change of package that is not over: previous, the way back, is kept until new is known to serve.
 
     is_installed says that the change itself came to its end: new is installed and has answered --version. is_failed
@@ -70,7 +70,7 @@ class Change:
         return {"new": self.new.as_dict(), "previous": self.previous.as_dict() if self.previous else None, **states}
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Change:
+    def of(cls, data: dict[str, Any]) -> PackageChange:
         """Raises KeyError and TypeError for what as_dict has not made."""
         previous = Package(**data["previous"]) if data["previous"] else None
         states = {name: bool(data[name]) for name in ("is_installed", "is_failed", "is_held")}
@@ -91,7 +91,7 @@ class Host:
     held: Sequence[str] = ()
     # Versions that apt's lists have, newest first.
     known: dict[str, list[str]] = field(default_factory=dict)
-    change: Change | None = None
+    change: PackageChange | None = None
     # What a change that has not come to its end can be undone to, as its .deb is there.
     way_back: Package | None = None
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Container, Dict, Iterator, NamedTuple
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed, printable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.graph import (
     ALWAYS,
     SOMETIMES,
@@ -57,8 +58,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
-    shown,
-    some,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
     MAX_READ_BYTES,
@@ -216,7 +215,7 @@ def signature_lines(signatures: Signatures) -> list[str]:
 
 def _graph_problems(path: Path, inspection: Inspection, contract: dict[str, Any] | None) -> list[str]:
     if SERVE_TAGS not in inspection.tags:
-        found = some([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
+        found = listed([", ".join(tags) or "(none)" for tags in inspection.tags], between="; ")
         return [
             f"{path} has no graph with the tag serve and no other, which is the one that the server loads; "
             + (f"its graphs have the tags: {found}; " if inspection.tags else "it has no graph at all; ")
@@ -229,14 +228,14 @@ def _graph_problems(path: Path, inspection: Inspection, contract: dict[str, Any]
         ]
     problems = [f"{path}: {text}" for name, text in _composite(inspection).items() if name in (contract or {})]
     problems += [
-        f"{path}: signature {shown(name)} reads what is never restored or initialised, so the server loads it and "
-        f"every prediction fails: {some(states)}; {_ADVICE[inspection.made_by][1].replace('NAME', repr(name))}"
+        f"{path}: signature {printable(name)} reads what is never restored or initialised, so the server loads it and "
+        f"every prediction fails: {listed(states)}; {_ADVICE[inspection.made_by][1].replace('NAME', repr(name))}"
         for name, states in sorted(inspection.unrestored.items())
     ]
     if inspection.read_by_init:
         problems.append(
             f"{path}: its init op reads what nothing has set by then, so the server cannot load it: "
-            f"{some(inspection.read_by_init)}"
+            f"{listed(inspection.read_by_init)}"
         )
     return problems
 
@@ -244,8 +243,8 @@ def _graph_problems(path: Path, inspection: Inspection, contract: dict[str, Any]
 def _composite(inspection: Inspection) -> dict[str, str]:
     """Return what is said of each signature with tensors that no request can hold."""
     return {
-        name: f"signature {shown(name)} cannot be called, as no request can hold a tensor made of several (sparse or "
-        f"ragged), such as {some(tensors)}; export dense ones (tf.sparse.to_dense, to_tensor())"
+        name: f"signature {printable(name)} cannot be called, as no request can hold a tensor made of several "
+        f"(sparse or ragged), such as {listed(tensors)}; export dense ones (tf.sparse.to_dense, to_tensor())"
         for name, tensors in sorted(inspection.composite.items())
     }
 
@@ -256,12 +255,12 @@ def _warnings(path: Path, inspection: Inspection) -> list[str]:
     if inspection.unknown_operations:
         texts.append(
             f"it has operations that TensorFlow {VERSION} lacks, and a server that lacks them cannot load it: "
-            f"{some(inspection.unknown_operations)} (tensorflow_model_server adds those of TensorFlow Text and of "
+            f"{listed(inspection.unknown_operations)} (tensorflow_model_server adds those of TensorFlow Text and of "
             "Decision Forests)"
         )
     texts += (
-        f"signature {shown(name)} reads in a branch what is never restored or initialised; a prediction that takes it "
-        f"fails: {some(states)}"
+        f"signature {printable(name)} reads in a branch what is never restored or initialised; a prediction that takes "
+        f"it fails: {listed(states)}"
         for name, states in sorted(inspection.read_in_branches.items())
     )
     return [f"{path}: {text}" for text in texts]
@@ -273,7 +272,7 @@ def _asset_problems(path: Path, assets: list[str]) -> list[str]:
         if not {"", ".", ".."}.isdisjoint(name.split("/")):  # "" also at the start of an absolute path
             problems.append(f"{path}: the graph reads the asset {name!r}, which is not below assets/")
         elif not _is_file(path / "assets" / name):
-            problems.append(f"{path} is incomplete: assets/{shown(name)} is missing")
+            problems.append(f"{path} is incomplete: assets/{printable(name)} is missing")
     return problems
 
 
@@ -301,7 +300,7 @@ def _shard_problems(path: Path, shards: dict[str, Any]) -> list[str]:
     problems = []
     if shards["missing"]:
         names = [f"variables/{name}" for name in shards["missing"]]
-        problems.append(f"{path} is incomplete: {some(names)} {'is' if len(names) == 1 else 'are'} missing")
+        problems.append(f"{path} is incomplete: {listed(names)} {'is' if len(names) == 1 else 'are'} missing")
     problems += (
         f"{path} is incomplete: variables/{name} has {facts['bytes']} bytes, and its variables need {facts['needed']}"
         for name, facts in shards["truncated"].items()
@@ -313,12 +312,12 @@ def _stored_problems(path: Path, restored: dict[str, StoredTensor], index: Bundl
     """Return where variables/ is not what the graph restores."""
     lacking = [name for name in restored if name not in index.tensors] if index.is_whole else []
     other = [
-        f"{shown(name)} is {found}, not {restored[name]}"
+        f"{printable(name)} is {found}, not {restored[name]}"
         for name, found in index.tensors.items()
         if not found.fits(restored[name])
     ]
-    told = [f"it lacks {some(lacking)}"] if lacking else []
-    told += [some(other)] if other else []
+    told = [f"it lacks {listed(lacking)}"] if lacking else []
+    told += [listed(other)] if other else []
     return [
         f"{path}: variables/ is of another export, so loading or every prediction fails: {text}; export or copy "
         "saved_model.pb and variables/ together"
@@ -399,8 +398,8 @@ def _inspect_variables(path: Path, directory: int, inspection: Inspection) -> tu
             for entry in entries:
                 if entry.name.startswith("variables.data-"):
                     if not entry.is_file(follow_symlinks=False):
-                        raise SavedModelError(f"{variables}/{shown(entry.name)} is not a regular file")
-                    sizes[shown(entry.name)] = entry.stat(follow_symlinks=False).st_size
+                        raise SavedModelError(f"{variables}/{printable(entry.name)} is not a regular file")
+                    sizes[printable(entry.name)] = entry.stat(follow_symlinks=False).st_size
         with _file(variables / "variables.index", opened) as file:
             if file is None:
                 if inspection.is_restored or sizes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Iterator
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.tensor_types import DTYPES
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import some
 
 # What people write instead: types.proto and saved_model_cli have DT_FLOAT, other languages float.
 _OTHER_NAMES = {
@@ -69,7 +69,8 @@ def contract_problems(contract: dict[str, Any] | None, signatures: dict[str, Any
     """Yield where signatures break a contract, which has no contract_errors."""
     for name, expected in (contract or {}).items():
         if str(name) not in signatures:
-            yield f"it has no signature {name}, which signatures or sample_requests ask for; it has {some(signatures)}"
+            asked = f"it has no signature {name}, which signatures or sample_requests ask for"
+            yield f"{asked}; it has {listed(signatures)}"
             continue
         for side in ("inputs", "outputs"):
             if expected.get(side) is not None:
@@ -80,7 +81,7 @@ def contract_problems(contract: dict[str, Any] | None, signatures: dict[str, Any
 def _broken(what: str, expected: dict[str, Any], found: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield where the inputs or the outputs of a signature are not those of the contract."""
     if set(map(str, expected)) != set(found):
-        yield f"{what}s are expected to be {some(map(str, expected))}, found {some(found)}"
+        yield f"{what}s are expected to be {listed(map(str, expected))}, found {listed(found)}"
     for name, facts in expected.items():
         if str(name) in found:
             has = found[str(name)]

@@ -10,9 +10,10 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Mapping
+from typing import Any, Collection, Dict, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import file_sha256
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed, printable
 
 # One file of a SavedModel: {"size": bytes, "mtime_ns": nanoseconds since the epoch, "sha256": hex digest}, the digest
 # only where it was asked for.
@@ -80,7 +81,7 @@ def source_versions(source: Path, wanted: Collection[int] | None = None) -> tupl
         else:
             versions[version] = entry
     if not versions:
-        there = f"; it holds {some(others)}" if others else ""
+        there = f"; it holds {listed(others)}" if others else ""
         raise SavedModelError(f"{source} has no version directory, such as {source}/1{there}")
     return versions, others if wanted is None else []
 
@@ -91,7 +92,7 @@ def _no_version(name: str, version: int | None) -> str:
         return f"{name} (not a directory)"
     if _VERSION.fullmatch(name):
         return f"{name} (above {MAX_VERSION}, more than the server's 64 bits hold)"
-    return shown(name)
+    return printable(name)
 
 
 def list_files(path: Path) -> Files:
@@ -178,15 +179,3 @@ def total_bytes(files: Files) -> int:
 def _hash_lines(files: Files, *keys: str) -> str:
     lines = sorted("  ".join([*(str(facts[key]) for key in keys), name]) for name, facts in files.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def shown(name: str) -> str:
-    """Return a name that a file gave in a form that takes no second line and no hold of a terminal."""
-    return name if name.isprintable() else repr(name)
-
-
-def some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Return names as text, the first few where they are many."""
-    ordered = sorted(map(shown, names))
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return (between.join(ordered[:most]) or "(none)") + more

@@ -202,6 +202,7 @@ class ServerConfigError(Exception):
 
     def __init__(self, what: str, problems: list[str]) -> None:
         super().__init__("\n".join([f"{what} cannot be written:", *(f"- {text}" for text in problems)]))
+        self.problems = problems
 
 
 def batching_problems(values: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     quoted_argument,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import (
+    KNOWN_FLAGS,
     Setting,
     command_line,
     rest_timeout_seconds,
@@ -92,11 +93,28 @@ class Instance:
 
 @dataclass(frozen=True)
 class Host:
-    """What a host has: flags is {flag: type} of its server, cpus and numa_nodes are numbers."""
+    """What a host has: flags is {flag: type} of its server, cpus and numa_nodes are numbers, None where not known."""
 
     flags: dict[str, str]
-    cpus: set[int]
-    numa_nodes: set[int]
+    cpus: set[int] | None
+    numa_nodes: set[int] | None
+
+
+def instances_on_any_host(entries: list[dict[str, Any]], role: dict[str, Any]) -> list[Instance]:
+    """Return what the entries come to on a host that nobody has looked at. Raises InstancesError.
+
+    role is as for instances. Any flag, CPU and node passes: the host's server may be newer than KNOWN_FLAGS.
+    """
+    if not entries:
+        raise InstancesError(
+            [
+                f"{VARIABLE} is empty. Leave it out for one server with the role's variables; playbooks/remove.yml "
+                "takes all servers off the host."
+            ]
+        )
+    given = {name for one in (role, *entries) for name in one.get("flags") or {}}
+    host = Host(flags={**dict.fromkeys(given, "string"), **KNOWN_FLAGS}, cpus=None, numa_nodes=None)
+    return instances(entries, role, host)
 
 
 def cpu_numbers(text: str) -> set[int]:
@@ -264,7 +282,7 @@ def _placement(where: str, values: dict[str, Any], host: Host) -> list[str]:
     if values["cpus"]:
         problems += _cpu_problems(f"{where}: cpus is {printable(values['cpus'])}", values["cpus"], host)
     node = values["numa_node"]
-    if node is not None and node not in host.numa_nodes:
+    if node is not None and host.numa_nodes is not None and node not in host.numa_nodes:
         problems.append(f"{where}: numa_node is {node}, and the host has no such node; `lscpu` lists them.")
     problems += [
         f"{where}: {key} is {printable(values[key])}; it has to be a size of at least 64M, such as 24G, or a share of "
@@ -282,7 +300,7 @@ def _cpu_problems(what: str, cpus: str, host: Host) -> list[str]:
         return [f"{what}: {error}."]
     if wanted is None:
         return [f"{what}; it has to be a list such as 0-7,16-23."]
-    missing = ", ".join(map(str, sorted(wanted - host.cpus)[:8]))
+    missing = "" if host.cpus is None else ", ".join(map(str, sorted(wanted - host.cpus)[:8]))
     return [f"{what}, and the host has no CPU {missing}; `lscpu` lists them."] if missing else []
 
 
@@ -353,17 +371,16 @@ def family(unit: str, config_path: str) -> dict[str, str]:
     }
 
 
-def stale_units(there: Mapping[str, str], wanted: Iterable[Instance]) -> list[dict[str, Any]]:
-    """Return unit and config_path of the servers that this host has, as family returns them, and should not have.
+def stale_units(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return unit and config_path of the servers that this host has, and should not have.
 
-    has_config says whether the directory is that server's still; one that has another name now keeps it.
+    Both are {unit: its configuration directory}, there as family returns it. has_config says whether the directory is
+    that server's still; one that has another name now keeps it.
     """
-    made = list(wanted)
-    units, directories = {one.unit for one in made}, {one.config_path for one in made}
     return [
-        {"unit": name, "config_path": directory, "has_config": directory not in directories}
+        {"unit": name, "config_path": directory, "has_config": directory not in wanted.values()}
         for name, directory in there.items()
-        if name not in units
+        if name not in wanted
     ]
 
 

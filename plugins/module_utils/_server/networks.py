@@ -82,6 +82,17 @@ def allowed_networks(entries: Iterable[str], private: Iterable[str]) -> list[str
     return collapsed
 
 
+def network_problems(variable: str, entries: Iterable[str]) -> list[str]:
+    """Return what is wrong with the form of entries, as allowed_networks takes them."""
+    problems = []
+    for entry in entries:
+        try:
+            allowed_networks([entry], [])
+        except ValueError as error:
+            problems.append(f"{variable}: {error}.")
+    return problems
+
+
 def _network(entry: str) -> str:
     try:
         return str(ipaddress.ip_network(entry))

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._delta.delta import Deltas, apply_deltas
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
     tree_digest,
@@ -17,11 +18,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     make_directory,
     take,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_space
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     ModelStore,
-    Patches,
-    compose,
     examine,
     plan_staging,
     receive,
@@ -32,7 +31,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 
 
 def stage_versions(base_path: str, group: str, versions: list[dict[str, Any]], prunable_bytes: int) -> list[Any]:
-    """Make a staging directory for each version, where there is room for all of them.
+    """Make a staging directory for each version, where there is disk space for all of them.
 
     Each has model, version, uid (who receives the files; 0 for rsync that runs as root), files (size in bytes of each
     and its sha256 where it is known, by its path in the version; None where they are not known yet) and resend, names
@@ -73,7 +72,7 @@ def plan_versions(base_path: str, versions: list[dict[str, Any]], prunable_bytes
         staging, basis = str(store.staging(version)), str(store.basis(version))
         target = str(store.incoming(version)) if wanted["uid"] else staging
         answers.append({"target": target, "staging": staging, "basis": basis, "shared": shared})
-    check_room(Path(base_path), needed_bytes, needed_inodes, prunable_bytes)
+    check_space(Path(base_path), needed_bytes, needed_inodes, prunable_bytes)
     return answers
 
 
@@ -85,7 +84,7 @@ def publish_version(
     received: dict[str, int],
     digest: str,
     shared: dict[str, str],
-    patches: Patches,
+    deltas: Deltas,
     extra: dict[str, Any],
     generated: dict[str, str],
 ) -> dict[str, str]:
@@ -93,15 +92,15 @@ def publish_version(
 
     uid is who received it; where that is not root, received has the sizes of the files by name, and root copies these.
     digest is that of tree_digest: thousands of files need not be told one by one. shared and generated are those of
-    examine and release, extra goes to the manifest. Returns nothing, or where something else has arrived the sha256 of
-    each file by name; then nothing is published. Raises OSError and SavedModelError.
+    examine and release, deltas those of apply_deltas, extra goes to the manifest. Returns nothing, or where something
+    else has arrived the sha256 of each file by name; then nothing is published. Raises OSError and SavedModelError.
     """
     store, group_id = ModelStore(Path(path)), id_of(group)
     with store.alone(version):
         incoming = UserTree(store.incoming(version), uid)
         copied = receive(incoming, store.staging(version), received, group_id) if uid else {}
-        if patches:
-            compose(store, version, patches)
+        if deltas:
+            apply_deltas(deltas, store.basis(version), store.staging(version))
         files = examine(store, version, group_id, shared, copied)
         if tree_digest(files) != digest:
             return {name: facts["sha256"] for name, facts in files.items()}

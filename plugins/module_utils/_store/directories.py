@@ -8,11 +8,10 @@ import grp
 import os
 import pwd
 import re
-import stat
 from pathlib import Path
 from typing import Callable
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import owner_and_group, sync
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import Access, access_of, sync
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
@@ -131,11 +130,7 @@ def is_ours(folder: Path, group: str) -> bool:
 
 def access(folder: Path) -> str:
     """Return owner, group and mode as text, empty where there is no such directory."""
-    if not folder.is_dir():
-        return ""
-    status = folder.stat()
-    owner, group = owner_and_group(status)
-    return f"{owner}:{group} {stat.S_IMODE(status.st_mode):04o}"
+    return str(access_of(folder)) if folder.is_dir() else ""
 
 
 def is_right(folder: Path, group: str) -> bool:
@@ -144,7 +139,7 @@ def is_right(folder: Path, group: str) -> bool:
 
 
 def right_access(group: str) -> str:
-    return f"root:{group} {BASE_MODE:04o}"
+    return str(Access("root", group, f"{BASE_MODE:04o}"))
 
 
 def make_directory(folder: Path, group_id: int) -> None:

@@ -1,6 +1,6 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Whether a file system has room for what is to come."""
+"""Whether a file system has disk space for what is to come."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     SavedModelError,
 )
 
+BLOCK_BYTES = 4096
 
-def free_room(path: Path) -> dict[str, int | None]:
+
+def free_space(path: Path) -> dict[str, int | None]:
     """Return the free bytes and inodes of the file system where path is or will be.
 
     What only root may use counts as used. inodes is None for a file system that does not count them, such as btrfs.
@@ -23,23 +25,28 @@ def free_room(path: Path) -> dict[str, int | None]:
     return {"bytes": status.f_bavail * status.f_frsize, "inodes": status.f_favail if status.f_files else None}
 
 
-def check_room(path: Path, needed_bytes: int, needed_inodes: int, prunable_bytes: int) -> None:
-    """Raise SavedModelError unless the file system of path has room for so many more bytes and inodes.
+def check_space(path: Path, needed_bytes: int, needed_inodes: int, prunable_bytes: int) -> None:
+    """Raise SavedModelError unless the file system of path has so many more bytes and inodes.
 
-    prunable_bytes is what pruning would give back, for the message.
+    prunable_bytes is what pruning would free, for the message.
     """
-    free = free_room(path)
+    free = free_space(path)
     if needed_bytes > (free["bytes"] or 0):
         need, have = readable(needed_bytes), readable(free["bytes"] or 0)
     elif free["inodes"] is not None and needed_inodes > free["inodes"]:
         need, have = f"{needed_inodes} inodes", f"{free['inodes']} inodes"
     else:
         return
-    way_out = "playbooks/prune.yml" if prunable_bytes else "set tfserving_models_keep and play playbooks/prune.yml"
+    fix = "playbooks/prune.yml" if prunable_bytes else "set tfserving_models_keep and run playbooks/prune.yml"
     raise SavedModelError(
-        f"{path} has no room for the new versions: {need} needed, {have} free, and pruning would give "
-        f"{readable(prunable_bytes)} ({way_out}). Nothing was transferred"
+        f"{path} has not enough disk space for the new versions: {need} needed, {have} free, and pruning would free "
+        f"{readable(prunable_bytes)} ({fix}). Nothing was transferred"
     )
+
+
+def whole_blocks(size: int) -> int:
+    """Return how many bytes a file of this size takes on the disk."""
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def version_lines(versions: Mapping[tuple[str, int], int | None]) -> str:

@@ -8,10 +8,8 @@ is filled beside its place under a name with a dot, checked there, and comes and
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
 import pwd
 import shutil
@@ -23,13 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
+from typing import Any, Collection, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
-    in_the_making,
+    read_json,
     sync,
     sync_file_system,
+    write_json,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._delta.delta import DELTAS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     WORKERS,
     Files,
@@ -42,6 +42,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     tree_stamp,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import make_directory
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import whole_blocks
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import (
     FILE_MODE,
     UserTree,
@@ -57,13 +58,7 @@ BASIS_MODE = 0o750  # for the group of the user who receives files
 # Who receives from an rsync daemon: a user id that Debian reserves and nobody has.
 FETCH_UID = 65533
 
-# In a staging directory: what is new in large files, until these are made of it. {name: {"data": name of a file there,
-# "runs": [[offset, length], ...], "size": ..., "mtime_ns": ...}} in bytes
-PATCHES = ".patches"
-Patches = Dict[str, Dict[str, Any]]
-
 AGAIN = "again\n"
-BLOCK_BYTES = 4096
 END_SECONDS = 10.0  # for a process that was killed
 MANY_FILES = 100  # each costs a wait for the disk, which the whole file system costs once
 
@@ -136,12 +131,9 @@ class ModelStore:
 
     def read_manifest(self, version: int) -> dict[str, Any] | None:
         """Return the manifest of a version, None where it has no readable one."""
-        try:
-            manifest = json.loads(self.manifest(version).read_text())
-            readable = {"digest", "stamp", "files"} <= set(manifest) and isinstance(manifest["files"], dict)
-        except (OSError, ValueError, TypeError):
-            return None
-        return manifest if readable else None
+        manifest = read_json(self.manifest(version))
+        is_one = isinstance(manifest, dict) and {"digest", "stamp", "files"} <= manifest.keys()
+        return manifest if is_one and isinstance(manifest["files"], dict) else None
 
     def is_intact(self, version: int) -> bool:
         """Say whether the files of a version are those that this collection published, by names, sizes and times.
@@ -206,8 +198,7 @@ def plan_staging(store: ModelStore, version: int, files: Files, uid: int = 0) ->
     for place in places:
         begun = place.sizes()
         for name in names:
-            blocks = -(-files[name]["size"] // BLOCK_BYTES) * BLOCK_BYTES
-            needed += max(0, blocks - begun.get(name, 0))
+            needed += max(0, whole_blocks(files[name]["size"]) - begun.get(name, 0))
     return Staging(names, shared, needed, len(places) * (len(names) + len(_folders_of(files))))
 
 
@@ -268,29 +259,6 @@ def receive(incoming: UserTree, staging: Path, wanted: Mapping[str, int] | None,
     except SavedModelError:
         incoming.remove()
         raise
-
-
-def compose(store: ModelStore, version: int, patches: Patches) -> None:
-    """Make files of a version that has arrived in part of those of the version before and of what is new in them.
-
-    What is made is checked like everything else when it is published. Raises OSError.
-    """
-    staging, basis = store.staging(version), store.basis(version)
-    for name, patch in patches.items():
-        target = staging / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        data = staging / PATCHES / patch["data"]
-        if not (basis / name).is_file() or not data.is_file():
-            continue  # it is missing then, and sent as a whole
-        _copy(basis / name, target)
-        os.truncate(target, patch["size"])
-        with data.open("rb") as new, target.open("r+b") as file:
-            for offset, length in patch["runs"]:
-                file.seek(offset)
-                file.write(new.read(length))
-        os.utime(target, ns=(patch["mtime_ns"], patch["mtime_ns"]))
-    remove_tree(staging / PATCHES)
 
 
 def examine(
@@ -430,7 +398,7 @@ def _keep_only(staging: Path, names: list[str] | None) -> None:
         if not os.path.lexists(entry):
             continue
         name, status = entry.relative_to(staging).as_posix(), entry.lstat()
-        is_known = names is None or name in wanted or name in folders or name.split("/")[0] == PATCHES
+        is_known = names is None or name in wanted or name in folders or name.split("/")[0] == DELTAS
         if stat.S_ISDIR(status.st_mode):
             if not is_known:
                 remove_tree(entry)
@@ -443,19 +411,6 @@ def _link_basis(older: Path, basis: Path, names: list[str] | None) -> None:
         if (older / name).is_file():
             (basis / name).parent.mkdir(mode=STAGING_MODE, parents=True, exist_ok=True)
             os.link(older / name, basis / name, follow_symlinks=False)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, within the file system without moving data where it can do that."""
-    with source.open("rb") as old, target.open("wb") as new:
-        try:
-            while os.copy_file_range(old.fileno(), new.fileno(), 1 << 30):
-                pass
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-            old.seek(new.tell())
-            shutil.copyfileobj(old, new, 1 << 20)
 
 
 def _fill_up(partial: Path, basis: Path) -> None:
@@ -513,12 +468,7 @@ def _write_manifest(path: Path, files: Files, extra: dict[str, Any]) -> None:
         **extra,
         "files": files,
     }
-    new = path.with_suffix(".new")
-    with in_the_making(new):
-        new.write_text(json.dumps(manifest, indent=1) + "\n")
-        sync(new)
-        new.replace(path)
-    sync(path.parent)
+    write_json(path, manifest)
 
 
 def _size(path: Path) -> int:

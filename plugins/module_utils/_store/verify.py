@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import owner_and_group
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import Access, access_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
     list_files,
@@ -90,13 +90,8 @@ class Verifier:
         return problems
 
     def _check_access(self, path: Path, mode: int, what: str) -> list[str]:
-        status = path.stat()
-        found = (*owner_and_group(status), status.st_mode & 0o7777)
-        expected = ("root", self._group, mode)
-        if found == expected:
-            return []
-        texts = [f"{owner}:{group} {bits:04o}" for owner, group, bits in (found, expected)]
-        return [f"{what} is {texts[0]}, published was {texts[1]}"]
+        found, expected = access_of(path), Access("root", self._group, f"{mode:04o}")
+        return [] if found == expected else [f"{what} is {found}, published was {expected}"]
 
     def _digest(self, path: Path) -> str:
         status = path.stat()

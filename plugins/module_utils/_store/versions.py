@@ -1,13 +1,13 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a host has of models: their versions, where these lie, and what room is left."""
+"""What a host has of models: their versions, where these lie, and what disk space is left."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import owner_and_group
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import access_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
 )
@@ -16,7 +16,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     directory_problems,
     is_right,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import free_room
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import free_space
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import check_path
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
@@ -30,8 +30,8 @@ def look(base_path: str, models: list[str]) -> dict[str, Any]:
     return {
         "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
         "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
-        "base_path": describe_directory(Path(base_path)),
-        "free": free_room(Path(base_path)),
+        "base_path": access_of(Path(base_path))._asdict() if Path(base_path).is_dir() else {},
+        "free": free_space(Path(base_path)),
     }
 
 
@@ -81,12 +81,3 @@ def digests_of(base_path: str, versions: list[list[Any]]) -> list[str | None]:
 def _facts(store: ModelStore, version: int) -> dict[str, Any]:
     manifest = store.read_manifest(version) or {}
     return {name: manifest[name] for name in FACTS if name in manifest}
-
-
-def describe_directory(path: Path) -> dict[str, str]:
-    """Return owner, group and mode of a directory, nothing where it is missing."""
-    if not path.is_dir():
-        return {}
-    status = path.stat()
-    owner, group = owner_and_group(status)
-    return {"owner": owner, "group": group, "mode": f"{status.st_mode & 0o7777:04o}"}

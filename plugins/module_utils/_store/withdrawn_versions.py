@@ -9,12 +9,16 @@ same files are not published again.
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import sync, write_json
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
+    read_json,
+    sync,
+    write_json,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import AGAIN, ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import remove_tree
 
@@ -33,15 +37,12 @@ def withdrawn(store: ModelStore) -> dict[int, dict[str, Any]]:
     for path in store.path.glob(".withdrawn-*.json") if store.path.is_dir() else []:
         number = path.name[len(".withdrawn-") : -len(".json")]
         if number.isdecimal() and int(number) not in there:
-            marks[int(number)] = {**dict.fromkeys(("reason", "time", *_IDENTITY)), **_read(path)}
+            marks[int(number)] = {**dict.fromkeys(("reason", "time", *_IDENTITY)), **_read_mark(path)}
     return marks
 
 
-def _read(path: Any) -> dict[str, Any]:
-    try:
-        mark = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+def _read_mark(path: Path) -> dict[str, Any]:
+    mark = read_json(path)
     return mark if isinstance(mark, dict) else {}
 
 

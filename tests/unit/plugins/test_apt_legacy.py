@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.l
     same_repository,
     sources_without_key,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import dearmor
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.openpgp import describe_keyring
 
 URI = "https://storage.googleapis.com/tensorflow-serving-apt"
 ENTRY = (
@@ -202,28 +204,67 @@ def test_other_files_are_not_touched(clean: Clean, etc_apt: Path) -> None:
 # Keys
 
 
-@pytest.mark.parametrize("name", ["trusted.gpg", "trusted.gpg.d/serving.gpg", "trusted.gpg.d/serving.asc"])
-def test_keyring_that_holds_nothing_else_is_deleted(clean: Clean, etc_apt: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["trusted.gpg.d/serving.gpg", "trusted.gpg.d/serving.asc"])
+def test_file_that_holds_nothing_but_the_key_is_deleted(
+    clean: Clean, etc_apt: Path, warnings: list[str], name: str
+) -> None:
     (etc_apt / name).write_bytes(armour(KEY) if name.endswith(".asc") else KEY)
     assert clean() == [Change(etc_apt / name, content=None, before=f"{OURS} Owner\n", after="")]
-    assert contents(etc_apt) == {}
+    assert (contents(etc_apt), warnings) == ({}, [])
 
 
-@pytest.mark.parametrize("name", ["trusted.gpg", "trusted.gpg.d/all.gpg"])
-@pytest.mark.parametrize("order", [KEY + OTHER, OTHER + KEY, KEY + OTHER + KEY])
-def test_other_keys_stay_byte_for_byte(clean: Clean, etc_apt: Path, name: str, order: bytes) -> None:
-    (etc_apt / name).write_bytes(order)
-    assert clean()
-    assert contents(etc_apt) == {name: OTHER}
-    assert not clean()
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("trusted.gpg", KEY),
+        ("trusted.gpg", KEY + OTHER),
+        ("trusted.gpg.d/all.gpg", OTHER + KEY),
+        ("trusted.gpg.d/all.gpg", KEY + old_packet(6, rsa_key(version=3))),
+        ("trusted.gpg.d/all.asc", b"Two keys:\n" + armour(KEY) + armour(OTHER)),
+    ],
+)
+def test_keyring_that_others_use_too_is_reported_and_not_edited(
+    clean: Clean, etc_apt: Path, warnings: list[str], name: str, text: bytes
+) -> None:
+    (etc_apt / name).write_bytes(text)
+    assert clean() == []
+    assert contents(etc_apt) == {name: text}
+    (warning,) = warnings
+    assert f"{etc_apt}/{name} lets {OURS} sign for every repository" in warning
 
 
-def test_armoured_keyring_stays_armoured(clean: Clean, etc_apt: Path) -> None:
-    (etc_apt / "trusted.gpg.d" / "all.asc").write_bytes(b"Two keys:\n" + armour(KEY) + armour(OTHER))
+def test_command_that_removes_a_keyring_of_nothing_but_the_key_is_told(
+    clean: Clean, etc_apt: Path, warnings: list[str]
+) -> None:
+    (etc_apt / "trusted.gpg").write_bytes(KEY)
     clean()
-    after = (etc_apt / "trusted.gpg.d" / "all.asc").read_bytes()
-    assert after.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n")
-    assert dearmor(after) == OTHER
+    assert warnings[0].endswith(f"Take the key out of it: rm {etc_apt}/trusted.gpg")
+
+
+@pytest.mark.skipif(not shutil.which("gpg"), reason="the command is gpg's")
+@pytest.mark.parametrize("name", ["trusted.gpg", "trusted.gpg.d/all.gpg", "trusted.gpg.d/all.asc"])
+def test_command_that_is_told_takes_the_key_out_and_leaves_the_others(
+    clean: Clean, etc_apt: Path, warnings: list[str], tmp_path: Path, name: str
+) -> None:
+    home, roots_home = tmp_path / "home", tmp_path / "root"
+    for directory in (home, roots_home):
+        directory.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--passphrase="]
+    for owner in ("Ours", "Others"):
+        subprocess.run([*gpg, "--quick-generate-key", owner, "ed25519", "sign"], check=True)
+    armoured = ["--armor"] if name.endswith(".asc") else []
+    subprocess.run([*gpg, *armoured, "--output", etc_apt / name, "--export"], check=True)
+    ours, others = (
+        subprocess.run([*gpg, "--with-colons", "--list-keys", owner], check=True, capture_output=True, text=True)
+        .stdout.partition("\nfpr:")[2].split(":")[8] for owner in ("Ours", "Others")
+    )  # fmt: skip
+    clean(fingerprints=(ours,))
+    command = warnings.pop().partition("Take the key out of it: ")[2]
+    subprocess.run(command, shell=True, check=True, env={**os.environ, "GNUPGHOME": str(roots_home)})  # noqa: S602
+    for directory in (home, roots_home):
+        subprocess.run(["gpgconf", "--homedir", directory, "--kill", "all"], check=True)
+    assert [line.split()[0] for line in describe_keyring((etc_apt / name).with_suffix(".gpg").read_bytes())] == [others]
+    assert (clean(fingerprints=(ours,)), warnings) == ([], [])
 
 
 def test_keyring_without_the_key_stays_as_it_is(clean: Clean, etc_apt: Path, warnings: list[str]) -> None:
@@ -258,7 +299,7 @@ def test_all_given_repositories_and_keys_go(clean: Clean, etc_apt: Path) -> None
     """A mirror takes the place of what it mirrors, all of its components."""
     mirror = repository("https://mirror.example.com/serving", "stable", "x")
     (etc_apt / "sources.list").write_text(f"{DEBIAN}{ENTRY} more\ndeb http://mirror.example.com/serving stable x\n")
-    (etc_apt / "trusted.gpg").write_bytes(KEY + OTHER)
+    (etc_apt / "trusted.gpg.d" / "both.gpg").write_bytes(KEY + OTHER)
     (etc_apt / "trusted.gpg.d" / "one.gpg").write_bytes(KEY)
     clean(mirror, repository(), fingerprints=(OURS, OTHERS, OURS))
     assert contents(etc_apt) == {"sources.list": DEBIAN.encode()}
@@ -267,13 +308,11 @@ def test_all_given_repositories_and_keys_go(clean: Clean, etc_apt: Path) -> None
 def test_texts_for_people_show_entries_and_keys_and_no_password(clean: Clean, etc_apt: Path) -> None:
     (etc_apt / "sources.list").write_text(DEBIAN + ENTRY.replace("http://", "http://me:s3cret@") + "\n")
     (etc_apt / "sources.list.d" / "serving.list").write_text(f"{ENTRY}\n")
-    (etc_apt / "trusted.gpg").write_bytes(KEY + OTHER)
     (etc_apt / "trusted.gpg.d" / "serving.asc").write_bytes(armour(KEY))
     hidden = ENTRY.replace("http://", "http://***@")
     assert [(change.before, change.after) for change in clean()] == [
         (f"{DEBIAN}{hidden}\n", DEBIAN),
         (f"{ENTRY}\n", ""),
-        (f"{OURS} Owner\n{OTHERS} Other\n", f"{OTHERS} Other\n"),
         (f"{OURS} Owner\n", ""),
     ]
 
@@ -302,12 +341,12 @@ def test_key_stays_trusted_while_another_source_of_the_host_may_need_it(
     clean: Clean, etc_apt: Path, warnings: list[str], name: str, text: str
 ) -> None:
     (etc_apt / name).write_text(text)
-    (etc_apt / "trusted.gpg").write_bytes(KEY)
+    (etc_apt / "trusted.gpg.d/serving.gpg").write_bytes(KEY)
     assert clean(fingerprints=(OURS, OTHERS)) == []
     (warning,) = warnings
     assert OURS in warning
     assert f"{etc_apt}/{name}" in warning
-    assert contents(etc_apt) == {name: text.encode(), "trusted.gpg": KEY}
+    assert contents(etc_apt) == {name: text.encode(), "trusted.gpg.d/serving.gpg": KEY}
 
 
 @pytest.mark.parametrize(
@@ -332,7 +371,7 @@ def test_key_goes_where_no_source_of_the_host_needs_it(
     clean: Clean, etc_apt: Path, warnings: list[str], name: str, text: str
 ) -> None:
     (etc_apt / name).write_text(text)
-    (etc_apt / "trusted.gpg").write_bytes(KEY)
+    (etc_apt / "trusted.gpg.d/serving.gpg").write_bytes(KEY)
     clean()
     assert not warnings
     assert contents(etc_apt) == {name: text.encode()}
@@ -343,17 +382,18 @@ def test_key_of_the_mirrored_repository_goes_even_where_the_mirrors_host_has_oth
 ) -> None:
     mirror = repository("https://mirror.example.com/serving")
     (etc_apt / "sources.list").write_text("deb https://mirror.example.com/debian stable main\n")
-    (etc_apt / "trusted.gpg").write_bytes(KEY + OTHER)
+    (etc_apt / "trusted.gpg.d/mirror.gpg").write_bytes(KEY)
+    (etc_apt / "trusted.gpg.d/google.gpg").write_bytes(OTHER)
     clean(mirror, SERVING, fingerprints=(OURS, OTHERS))
-    assert (etc_apt / "trusted.gpg").read_bytes() == KEY
+    assert [path.name for path in (etc_apt / "trusted.gpg.d").iterdir()] == ["mirror.gpg"]
     assert len(warnings) == 1
 
 
 def test_key_that_both_share_goes(clean: Clean, etc_apt: Path, warnings: list[str]) -> None:
     (etc_apt / "sources.list").write_text(NEIGHBOUR)
-    (etc_apt / "trusted.gpg").write_bytes(KEY + OTHER)
+    (etc_apt / "trusted.gpg.d/serving.gpg").write_bytes(KEY)
     clean(SERVING, SERVING, fingerprints=(OURS, OURS))
-    assert (etc_apt / "trusted.gpg").read_bytes() == OTHER
+    assert not (etc_apt / "trusted.gpg.d/serving.gpg").exists()
     assert not warnings
 
 

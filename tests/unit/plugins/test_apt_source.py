@@ -19,7 +19,7 @@ import pytest
 from stub_http import StubServer, unused_port
 from test_apt_repository import NAME, Owner, release, stanza
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import apt_get
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import apt_get, source
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import apt_source
 
 pytestmark = [
@@ -197,7 +197,7 @@ def test_files_are_written_and_the_lists_fetched(host: Host) -> None:
 
 
 def test_file_system_that_is_full_at_the_second_file_has_neither(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, replace_file, written = host.state(), apt_source.replace_file, []
+    before, replace_file, written = host.state(), source.replace_file, []
 
     def write(path: Path, *rest: Any) -> None:
         written.append(path)
@@ -205,7 +205,7 @@ def test_file_system_that_is_full_at_the_second_file_has_neither(host: Host, mon
             raise OSError("no space left for it")
         replace_file(path, *rest)
 
-    monkeypatch.setattr(apt_source, "replace_file", write)
+    monkeypatch.setattr(source, "replace_file", write)
     result = host.play()
     assert result["msg"] == f"cannot change {host.root}/etc/apt: no space left for it"
     assert (host.state(), len(written)) == (before, 2)
@@ -373,18 +373,25 @@ def test_absent_removes_the_modules_files_and_nothing_else(host: Host, owners: d
 
 def test_what_earlier_instructions_left_goes(host: Host, owners: dict[str, Owner]) -> None:
     made = add_legacy(host, owners["pinned"])
-    trusted = host.write(
-        "etc/apt/trusted.gpg", owners["pinned"].keyring.read_bytes() + owners["other"].keyring.read_bytes()
-    )
-    os.chown(trusted, 12, 34)
     assert host.play()["changed"]
     assert made["sources.list"].read_text() == "# mine\n"
     assert oct(made["sources.list"].stat().st_mode) == "0o100604"
     assert [name for name, path in made.items() if path.exists()] == ["sources.list"]
-    assert trusted.read_bytes() == owners["other"].keyring.read_bytes()
-    assert (trusted.stat().st_uid, trusted.stat().st_gid) == (12, 34)
     assert (host.root / "etc/packaged.gpg").exists()
     assert not host.play()["changed"]
+
+
+def test_keyring_that_others_use_too_is_a_warning_and_no_change(
+    host: Host, owners: dict[str, Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(apt_source.AnsibleModule, "warn", lambda self, text: warnings.append(text))
+    keys = owners["pinned"].keyring.read_bytes() + owners["other"].keyring.read_bytes()
+    trusted = host.write("etc/apt/trusted.gpg", keys)
+    for changed in (True, False):
+        assert host.play()["changed"] == changed
+        assert f"{trusted} lets {host.fingerprint} sign for every repository" in warnings.pop()
+    assert trusted.read_bytes() == keys
 
 
 def test_run_that_was_cut_after_the_source_was_written_is_made_up_for(host: Host) -> None:

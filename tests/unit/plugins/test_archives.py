@@ -93,7 +93,7 @@ def refusal(unpacking: Unpacking) -> Callable[..., str]:
 def test_archive_of_each_kind_is_unpacked(unpacking: Unpacking, suffix: str) -> None:
     unpacking(compress(tar_of_files(FILES), suffix), suffix)
     assert unpacking.files() == FILES
-    assert unpacking.sizes == [5, 5, 0]  # room was asked for
+    assert unpacking.sizes == [5, 5, 0]  # disk space was asked for
     assert unpacking.counts[-1] >= 4 * 512
 
 
@@ -198,12 +198,12 @@ def test_bomb_in_depth_is_refused(refusal: Callable[..., str], monkeypatch: pyte
 
 def test_no_room_ends_it_before_the_file_is_written(unpacking: Unpacking) -> None:
     def no_room(size: int) -> None:
-        raise SavedModelError(f"no room for {size}")
+        raise SavedModelError(f"no space for {size}")
 
     archive = unpacking.directory / "archive"
     archive.write_bytes(tar_of_files(FILES))
     unpacking.target.mkdir()
-    with pytest.raises(SavedModelError, match="no room for 5"):
+    with pytest.raises(SavedModelError, match="no space for 5"):
         unpack(archive, "1.tar", unpacking.target, no_room, unpacking.counts.append)
     assert unpacking.files() == {}
 

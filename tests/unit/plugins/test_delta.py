@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import (
-    delta,
-    run_cache,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_cache
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish import delta
 
 BLOCK = 16
 
@@ -22,17 +20,17 @@ def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delta, "COMPARED_BYTES", 100)
 
 
-def change_of(tmp_path: Path, old: bytes, new: bytes, stamp: str = "") -> delta.Change | None:
+def compared(tmp_path: Path, old: bytes, new: bytes, stamp: str = "") -> delta.Comparison | None:
     (tmp_path / "old").write_bytes(old)
     (tmp_path / "new").write_bytes(new)
     return delta.compare(tmp_path / "old", tmp_path / "new", stamp)
 
 
-def applied(old: bytes, size: int, change: delta.Change) -> bytes:
+def applied(old: bytes, size: int, found: delta.Comparison) -> bytes:
     """Return what the host makes of an old file."""
     made = bytearray(old[:size].ljust(size, b"\0"))
-    data = change.data.read_bytes()
-    for offset, length in change.runs or []:
+    data = found.data.read_bytes()
+    for offset, length in found.runs or []:
         made[offset : offset + length], data = data[:length], data[length:]
     assert data == b""
     return bytes(made)
@@ -55,28 +53,28 @@ OLD = bytes(number * number % 251 for number in range(1000))
     ],
 )
 def test_new_file_is_made_of_the_old_one_and_the_runs(tmp_path: Path, new: bytes, runs: list[list[int]]) -> None:
-    change = change_of(tmp_path, OLD, new)
-    assert change
-    assert change.runs == runs
-    assert applied(OLD, len(new), change) == new
-    assert change.is_patch == (new != OLD)
+    found = compared(tmp_path, OLD, new)
+    assert found
+    assert found.runs == runs
+    assert applied(OLD, len(new), found) == new
+    assert found.is_delta == (new != OLD)
 
 
 @pytest.mark.parametrize("new", [b"x" + OLD, bytes(1000), OLD[:700] + bytes(300)])
-def test_file_of_which_too_much_is_new_gets_no_patch(tmp_path: Path, new: bytes) -> None:
-    change = change_of(tmp_path, OLD, new)
-    assert change
-    assert (change.runs, change.is_patch, change.data.stat().st_size) == (None, False, 0)
+def test_file_of_which_too_much_is_new_gets_no_delta(tmp_path: Path, new: bytes) -> None:
+    found = compared(tmp_path, OLD, new)
+    assert found
+    assert (found.runs, found.is_delta, found.data.stat().st_size) == (None, False, 0)
 
 
 def test_small_files_are_not_compared(tmp_path: Path) -> None:
-    assert change_of(tmp_path, OLD, OLD[:99]) is None
-    assert change_of(tmp_path, OLD[:99], OLD) is None
+    assert compared(tmp_path, OLD, OLD[:99]) is None
+    assert compared(tmp_path, OLD[:99], OLD) is None
 
 
 def test_files_are_compared_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = change_of(tmp_path, OLD, b"x" + OLD[1:], "stamp")
-    monkeypatch.setattr(delta, "_write_patch", None)
-    assert change_of(tmp_path, OLD, b"x" + OLD[1:], "stamp") == first
+    first = compared(tmp_path, OLD, b"x" + OLD[1:], "stamp")
+    monkeypatch.setattr(delta, "_write_delta", None)
+    assert compared(tmp_path, OLD, b"x" + OLD[1:], "stamp") == first
     with pytest.raises(TypeError):
-        change_of(tmp_path, OLD, b"x" + OLD[1:], "another")
+        compared(tmp_path, OLD, b"x" + OLD[1:], "another")

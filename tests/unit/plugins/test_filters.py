@@ -11,7 +11,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.action.table import
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.digit_rows import digit_rows
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.key_rows import key_rows
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.input import repository_problems
 
 
 def prediction(name: str, version: int, *probabilities: list[float]) -> dict[str, Any]:

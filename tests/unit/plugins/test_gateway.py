@@ -18,7 +18,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gatew
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import (
     OPEN,
-    Plan,
+    RoutePlan,
     plan,
     read_servers,
 )
@@ -47,16 +47,16 @@ SECOND = {**ONE, "name": "second", "unit": "serving-second", "port": 8510, "rest
 needs_openssl = pytest.mark.skipif(not Path(secrets.OPENSSL).exists(), reason="openssl makes the keys")
 
 
-def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> Plan:
+def planned(*instances: dict[str, Any], opened: list[str] | None = None) -> RoutePlan:
     return plan(read_servers(list(instances)), opened or ["predict"], METRICS)
 
 
-def ports(made: Plan, name: str) -> list[int]:
+def ports(made: RoutePlan, name: str) -> list[int]:
     (found,) = [one["servers"] for one in made.sets if one["name"] == name]
     return [server["rest_api_port"] for server in found]
 
 
-def rest_ports(made: Plan, method: str, path: str) -> list[int]:
+def rest_ports(made: RoutePlan, method: str, path: str) -> list[int]:
     """Return where a REST request goes, nothing where it does not pass."""
     for route in made.rest:
         if re.search(route["pattern"], path):
@@ -64,7 +64,7 @@ def rest_ports(made: Plan, method: str, path: str) -> list[int]:
     return []
 
 
-def taken_by(made: Plan, name: str, drained: str) -> list[int]:
+def taken_by(made: RoutePlan, name: str, drained: str) -> list[int]:
     chosen = [choice[2] for choice in made.choices if choice[:2] == [name, drained]]
     return ports(made, chosen[0]) if chosen else []
 
@@ -428,29 +428,6 @@ def test_nginx_conf_says_group_and_whether_it_includes_sites(root: Path) -> None
     (root / "nginx.conf").write_text("include conf.d/*.conf;")
     assert nginx.workers_group(root) == "root"
     assert nginx.includes_conf_d(root)
-
-
-def test_files_are_put_back_as_they_were(root: Path) -> None:
-    (root / "link").symlink_to("mime.types")
-    (root / "mime.types").chmod(0o640)
-    kept = nginx.keep(root, ["mime.types", "link", "conf.d/new.conf"])
-    (root / "mime.types").write_text("changed")
-    (root / "mime.types").chmod(0o644)
-    (root / "link").unlink()
-    (root / "conf.d/new.conf").write_text("new")
-    nginx.put_back(kept, root)
-    assert (root / "mime.types").read_text() == "types"
-    assert (root / "mime.types").stat().st_mode & 0o7777 == 0o640
-    assert os.readlink(root / "link") == "mime.types"  # noqa: PTH115
-    assert not (root / "conf.d/new.conf").exists()
-
-
-def test_file_that_was_not_replaced_needs_no_space_to_be_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = nginx.keep(root, ["mime.types", "conf.d/new.conf"])
-    (root / "conf.d/new.conf").write_text("new")
-    monkeypatch.setattr(nginx, "replace_file", None)
-    nginx.put_back(kept, root)
-    assert not (root / "conf.d/new.conf").exists()
 
 
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="asks dpkg")

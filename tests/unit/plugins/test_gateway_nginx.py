@@ -16,6 +16,7 @@ import pytest
 from rendered_templates import render
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import nginx
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import site as site_files
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_nginx
 
 RunModule = Callable[..., dict[str, Any]]
@@ -86,20 +87,19 @@ def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch)
     program.chmod(0o755)
     paths = {"ROOT": host.root, "RUN": host.run, "PENDING": host.run / "reload", "LOG": host.log, "HEALTH": host.health}
     for name, value in {"NGINX": str(program), **paths}.items():
-        for module in (nginx, gateway_nginx):
+        for module in (nginx, site_files):
             monkeypatch.setattr(module, name, value)
     for name, path in {"DROP_IN": host.drop_in, "ROTATION": host.rotation}.items():
-        monkeypatch.setattr(gateway_nginx, name, str(path))
-    monkeypatch.setattr(gateway_nginx, "SHOWN", (gateway_nginx.CONF, str(host.drop_in), str(host.rotation)))
+        monkeypatch.setattr(site_files, name, str(path))
+    monkeypatch.setattr(site_files, "SHOWN", (site_files.CONF, str(host.drop_in), str(host.rotation)))
     for name, function in {
         "includes_conf_d": partial(nginx.includes_conf_d, host.root),
         "make_log": partial(nginx.make_log, tmp_path / "log/old.log"),
-        "put_back": lambda kept: nginx.put_back(kept, host.root),
         "staged": lambda files, removed: nginx.staged(files, removed, host.root, host.run),
         "take": partial(nginx.take, error_log=tmp_path / "error.log"),
         "unused_default_site": list,
     }.items():
-        monkeypatch.setattr(gateway_nginx, name, function)
+        monkeypatch.setattr(site_files, name, function)
     monkeypatch.setattr(nginx.File.differs, "__defaults__", (host.root,))
     numbers = count()
     monkeypatch.setattr(nginx, "workers", lambda master: {next(numbers)})

@@ -22,7 +22,12 @@ from ansible.errors import AnsibleActionFail
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import host_lock as action_plugin
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import received_call
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.host_lock import look, release, take
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.host_lock import (
+    look,
+    release,
+    take,
+    take_after_look,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_cache
 
 PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
@@ -93,6 +98,18 @@ def test_lock_is_released_by_its_run_only(lock: Path) -> None:
     assert not lock.exists()
     release("ours", str(lock))
     assert not lock.exists()
+
+
+def test_run_that_looked_before_another_had_the_lock_is_told(lock: Path) -> None:
+    looked_at = time.time()
+    taken = take_after_look(OURS, 60, looked_at, path=str(lock))
+    assert taken == {"other": None, "looked_before": False}
+    release("ours", str(lock))
+    assert not take_after_look(OURS, 60, looked_at, path=str(lock))["looked_before"]
+    release("ours", str(lock))
+    assert take_after_look(THEIRS, 60, looked_at, path=str(lock))["looked_before"]
+    release("theirs", str(lock))
+    assert not take_after_look(OURS, 60, time.time(), path=str(lock))["looked_before"]
 
 
 def test_who_waited_while_it_was_released_takes_the_new_file(lock: Path) -> None:
@@ -167,7 +184,7 @@ def change(lock: Path, **facts: Any) -> dict[str, Any]:
 
 
 def test_second_run_says_who_is_at_work(act: Callable[..., dict[str, Any]], lock: Path) -> None:
-    assert act(minutes=5) == {"changed": False}
+    assert act(minutes=5) == {"changed": False, "looked_before": False}
     holder = change(lock, owner="bob@ctl2", machine="another")
     assert holder["seconds"] == 300
     with pytest.raises(AnsibleActionFail) as error:
@@ -179,12 +196,12 @@ def test_second_run_says_who_is_at_work(act: Callable[..., dict[str, Any]], lock
     act("second", state="released")  # as after the failure
     assert json.loads(lock.read_text()) == holder
     act(state="released")
-    assert act("second") == {"changed": False}
+    assert act("second", looked_at=1.0) == {"changed": False, "looked_before": True}
 
 
 def test_same_run_takes_it_again(act: Callable[..., dict[str, Any]]) -> None:
     for _ in range(2):
-        assert act() == {"changed": False}
+        assert act() == {"changed": False, "looked_before": False}
 
 
 @pytest.mark.parametrize("how", ["ended", "number was given to another"])
@@ -216,7 +233,7 @@ def test_run_of_another_container_is_not_taken_for_ended(act: Callable[..., dict
 
 
 def test_check_mode_takes_and_releases_nothing_and_warns(act: Callable[..., dict[str, Any]], lock: Path) -> None:
-    assert act(check=True) == {"changed": False, "warnings": []}
+    assert act(check=True) == {"changed": False, "looked_before": False, "warnings": []}
     assert not lock.exists()
     act()
     (warning,) = act("second", check=True)["warnings"]
@@ -251,9 +268,9 @@ LOCK_MODULE = "modelops.tensorflow_serving.host_lock"
 def test_playbook_changes_a_host_under_its_lock_and_releases_it_whatever_happens(name: str) -> None:
     plays = yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text())
     play = plays[1 if name == "serving" else 0]  # whose first one checks the input
-    assert play["hosts"] == "tfserving"
+    assert play["hosts"] == "tfserving" or name == "serving"  # which takes the hosts that it has looked at
     taken, changing = play["tasks"]
-    assert taken[LOCK_MODULE] == {"minutes": "{{ tfserving_lock_minutes | default(60) }}"}
+    assert taken[LOCK_MODULE]["minutes"] == "{{ tfserving_lock_minutes | default(60) }}"
     assert changing["block"][-1][LOCK_MODULE] == {"state": "released"}
     (rescue,) = changing["rescue"]
     assert rescue[LOCK_MODULE]["state"] == "released"

@@ -13,9 +13,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
     OPTIMIZED,
     TIMED_OUT,
     UNIVERSAL,
-    Change,
     Host,
     Package,
+    PackageChange,
     PackageError,
     check_given,
     describe_unknown,
@@ -155,14 +155,14 @@ def test_variant_is_replaced_in_its_version_where_there_is_one() -> None:
 
 
 def test_killed_change_without_a_pinned_version_is_finished_as_it_was_meant() -> None:
-    change = Change(Package(UNIVERSAL, "2.19.9"), Package(OPTIMIZED, "2.19.9"), is_installed=False)
+    change = PackageChange(Package(UNIVERSAL, "2.19.9"), Package(OPTIMIZED, "2.19.9"), is_installed=False)
     host = Host(known=KNOWN, change=change)
     assert wanted_package(host, "universal", "") == Package(UNIVERSAL, "2.19.9")
     assert wanted_package(host, "universal", "2.20.0") == Package(UNIVERSAL, "2.20.0")
 
 
-def failed(new: Package, previous: Package | None) -> Change:
-    return Change(new, previous, is_failed=True)
+def failed(new: Package, previous: Package | None) -> PackageChange:
+    return PackageChange(new, previous, is_failed=True)
 
 
 def test_failed_version_comes_last_when_no_version_is_asked_for() -> None:
@@ -181,7 +181,7 @@ def test_failed_version_comes_last_when_no_version_is_asked_for() -> None:
 
 def test_way_back_can_be_asked_for_though_apt_does_not_know_it() -> None:
     old = Package(OPTIMIZED, "2.17.0", DIGEST)
-    killed = Change(Package(UNIVERSAL, "2.19.9"), old)
+    killed = PackageChange(Package(UNIVERSAL, "2.19.9"), old)
     host = Host(known=KNOWN, change=killed, way_back=old)
     assert wanted_package(host, "universal", "") == killed.new
     assert wanted_package(host, "optimized", "2.17.0") == Package(OPTIMIZED, "2.17.0")
@@ -231,7 +231,7 @@ def test_given_package_that_agrees_is_taken() -> None:
 def test_host_with_exactly_the_wanted_package_needs_no_change() -> None:
     wanted = Package(OPTIMIZED, "2.19.9")
     good = host_with(OPTIMIZED, "2.19.9")
-    done = Change(wanted, Package(OPTIMIZED, "2.18.0"), is_installed=True)
+    done = PackageChange(wanted, Package(OPTIMIZED, "2.18.0"), is_installed=True)
     assert not is_change_needed(good, wanted)
     assert not is_change_needed(replace(good, change=done), wanted)
     assert is_change_needed(good, None)
@@ -244,9 +244,9 @@ def test_host_with_exactly_the_wanted_package_needs_no_change() -> None:
 
 @pytest.mark.parametrize("previous", [None, Package(OPTIMIZED, "2.18.0", DIGEST)])
 def test_change_is_the_same_after_it_was_written_and_read(previous: Package | None) -> None:
-    change = Change(Package(UNIVERSAL, "2.19.9"), previous, is_installed=True, is_held=True)
-    assert Change.of(replace(change, is_failed=True).as_dict()).is_failed
-    assert Change.of(change.as_dict()) == change
+    change = PackageChange(Package(UNIVERSAL, "2.19.9"), previous, is_installed=True, is_held=True)
+    assert PackageChange.of(replace(change, is_failed=True).as_dict()).is_failed
+    assert PackageChange.of(change.as_dict()) == change
 
 
 def died_of(script: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""models_config with a server that runs: the lab's model server as a process, and a stand-in for systemctl."""
+"""models.config with a server that runs: the lab's model server as a process, and a stand-in for systemctl."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from lab_server import LabServer, Traffic, is_open, running, wait_for  # noqa: E
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (  # noqa: E402
     control_group,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import models_config  # noqa: E402
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import live_config  # noqa: E402
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import models_config  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_servers  # noqa: E402
 
 LOAD, MOVE, DROP = "load what the labels will lead to", "move the labels", "drop what is not wanted any more"
 TAKE = "take the new file"
@@ -41,6 +42,12 @@ def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     subprocess.run(command, capture_output=True, timeout=120, check=True, env=environment)
     return target / "affine"
+
+
+UNIT = (
+    "LoadState=loaded\nUnitFileState=enabled\nFragmentPath=\nNeedDaemonReload=no\nInvocationID=1\n"
+    "ExecMainStartTimestampMonotonic=9000000000000000\n"
+)
 
 
 class Host:
@@ -74,9 +81,9 @@ class Host:
             lines = server.log().splitlines() if server else []
             return 0, "\n".join(map(self._entry, lines)), ""
         if server is None or server.process.poll() is not None:
-            return 0, "ActiveState=inactive\nMainPID=0\nNRestarts=0\n", ""
+            return 0, f"{UNIT}ActiveState=inactive\nMainPID=0\nNRestarts=0\n", ""
         pid = server.process.pid
-        return 0, f"ActiveState=active\nMainPID={pid}\nNRestarts=0\nControlGroup={control_group(pid)}\n", ""
+        return 0, f"{UNIT}ActiveState=active\nMainPID={pid}\nNRestarts=0\nControlGroup={control_group(pid)}\n", ""
 
     @staticmethod
     def _entry(line: str) -> str:
@@ -88,10 +95,18 @@ class Host:
 
     def configure(self, *catalog: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Run the module."""
-        port = self.server.rest_port if self.server else 1
-        arguments = {"path": str(self.path), "base_path": str(self.models), "unit": "serving.service"}
-        arguments |= {"rest_api_port": port, "timeout_seconds": 8, "owner": str(os.getuid()), "group": str(os.getgid())}
-        return self._run_module(models_config, **(arguments | {"catalog": list(catalog)} | settings))
+        instance = {"name": "", "unit": "serving", "config_path": str(self.root), "port": 0, "files": []}
+        instance |= {"rest_api_port": self.server.rest_port if self.server else 1}
+        instance |= {"models": [entry["name"] for entry in catalog]}
+        arguments = {"state": "configured", "unit": "serving", "config_path": str(self.root), "group": str(os.getgid())}
+        arguments |= {"base_path": str(self.models), "timeout_seconds": 8, "instances": [instance]}
+        result = self._run_module(model_servers, **(arguments | {"catalog": list(catalog)} | settings))
+        if "failed" not in result:
+            result |= result["models_config"]["serving"]
+            result["diff"] = result["diff"][0]
+            result["restart_reason"] = result["reasons"].get("serving", "")
+            result["restart_needed"] = bool(result["restart_reason"])
+        return result
 
 
 @pytest.fixture
@@ -100,7 +115,7 @@ def host(
 ) -> Host:
     created = Host(tmp_path, affine, run_module)
     monkeypatch.setattr(
-        models_config.AnsibleModule, "run_command", lambda _self, command, **_: created.run_command(command)
+        model_servers.AnsibleModule, "run_command", lambda _self, command, **_: created.run_command(command)
     )
     for name, seconds in (("POLL_SECONDS", 0.1), ("REACTION_SECONDS", 1.5), ("SETTLE_SECONDS", 1.0)):
         monkeypatch.setattr(live_config, name, seconds)
@@ -132,7 +147,7 @@ def test_without_a_server_the_file_is_written_once(host: Host) -> None:
 def test_check_mode_says_what_would_change_and_changes_nothing(host: Host) -> None:
     host.publish("half", 1)
     result = host.configure(model("half"), check=True)
-    assert result["changed"] is True
+    assert result["changed"] is True, result
     assert result["diff"]["before"] == ""
     assert 'name: "half"' in result["diff"]["after"]
     assert not host.path.exists()
@@ -156,8 +171,9 @@ def test_check_mode_counts_with_the_versions_that_the_catalogue_speaks_of(host: 
 
 def test_file_that_cannot_be_written_is_told(host: Host) -> None:
     host.publish("half", 1)
-    result = host.configure(model("half"), path=str(host.root / "missing" / "models.config"))
-    assert "models.config cannot be written: [Errno 2] No such file or directory" in result["msg"]
+    host.path.with_name(".models.config.new").mkdir()
+    result = host.configure(model("half"))
+    assert "models.config cannot be written: [Errno 21] Is a directory" in result["msg"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -6,20 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jinja2.nativetypes
 import pytest
 import yaml
 from rendered_templates import ROLES, render
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._host import look
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.networks import (
     allowed_networks,
     private_networks,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import allowed_networks_info
 
 ROUTE = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -113,8 +111,10 @@ def test_rules_of_nftables_keep_out_who_is_not_allowed_and_leave_other_ports_alo
     rules = render(
         "tfserving_service",
         "networks.nft.j2",
-        __tfserving_service_plan={"instances": [{"port": 8500, "rest_api_port": 8501}]},
-        __tfserving_service_allowed={"networks": allowed_networks(allowed, [])},
+        __tfserving_host={
+            "servers": {"instances": [{"port": 8500, "rest_api_port": 8501}]},
+            "networks": {"allowed": allowed_networks(allowed, [])},
+        },
     )
     (tmp_path / "rules").write_text(rules)
     done = subprocess.run(  # noqa: S603
@@ -140,12 +140,17 @@ def test_no_port_opens_by_default_where_the_inventory_speaks_of_a_gateway(
 
 @pytest.mark.parametrize("enabled", [True, False, None])
 def test_gateway_that_the_inventory_says_nothing_of_is_refused(
-    enabled: bool | None, tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    enabled: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
-    monkeypatch.setattr(allowed_networks_info, "SITE_PATH", site)
-    said = {} if enabled is None else {"gateway_enabled": enabled}
-    assert "failed" not in run_module(allowed_networks_info, networks=["any"], **said)
+    monkeypatch.setattr(look, "SITE_PATH", site)
+
+    def problems() -> list[str]:
+        found: list[str] = []
+        facts = look.network_facts(None, {"allowed": ["any"], "gateway_enabled": enabled}, found)  # type: ignore[arg-type]
+        assert (facts["allowed"], facts["enforced_by"]) == ([], "nobody")
+        return found
+
+    assert problems() == []
     site.touch()
-    result = run_module(allowed_networks_info, networks=["any"], **said)
-    assert ("tfserving_gateway_enabled is not set" in result.get("msg", "")) is (enabled is None)
+    assert any("tfserving_gateway_enabled is not set" in one for one in problems()) is (enabled is None)

@@ -20,14 +20,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
     observe,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import (
-    Change,
     Host,
     Package,
+    PackageChange,
     PackageError,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import (
     model_server_package,
-    model_server_package_info,
 )
 
 OLD = Package("tensorflow-model-server", "2.18.0")
@@ -62,7 +61,7 @@ def files(store: Store) -> list[str]:
     return sorted(str(path.relative_to(store.directory)) for path in store.directory.rglob("*") if path.is_file())
 
 
-def begun(store: Store, change: Change) -> Store:
+def begun(store: Store, change: PackageChange) -> Store:
     """A store as a run leaves it that was killed after the begin of a change."""
     (store.previous / "old.deb").write_bytes(b"old")
     (store.new / "new.deb").write_bytes(b"new")
@@ -84,7 +83,7 @@ def test_change_file_that_is_not_whole_counts_as_none(store: Store, text: str) -
 
 
 def test_begun_change_and_its_way_back_outlive_the_run(store: Store) -> None:
-    change = Change(NEW, OLD, is_installed=False)
+    change = PackageChange(NEW, OLD, is_installed=False)
     later = begun(store, change)
     assert later.change() == change
     assert later.previous_deb() == store.previous / "old.deb"
@@ -93,19 +92,18 @@ def test_begun_change_and_its_way_back_outlive_the_run(store: Store) -> None:
 
 
 def test_half_written_files_are_forgotten(store: Store) -> None:
-    (store.directory / "change.json.part").write_text("{")
     (store.directory / "given.deb.part").write_text("half")
     store.prepare()
     assert files(store) == []
 
 
 def test_settled_change_leaves_nothing_that_apt_has(store: Store) -> None:
-    begun(store, Change(NEW, OLD, is_installed=True)).settle(NEW)
+    begun(store, PackageChange(NEW, OLD, is_installed=True)).settle(NEW)
     assert files(store) == []
 
 
 def test_settled_change_keeps_a_given_package_as_the_next_way_back(store: Store) -> None:
-    begun(store, Change(GIVEN, OLD, is_installed=True)).settle(GIVEN)
+    begun(store, PackageChange(GIVEN, OLD, is_installed=True)).settle(GIVEN)
     assert files(store) == ["kept.deb", "kept.json"]
     assert store.kept() == GIVEN
     store.keep_as_previous(GIVEN.name)
@@ -114,7 +112,7 @@ def test_settled_change_keeps_a_given_package_as_the_next_way_back(store: Store)
 
 
 def test_settling_that_was_killed_half_way_is_repeated(store: Store) -> None:
-    store = begun(store, Change(GIVEN, OLD, is_installed=True))
+    store = begun(store, PackageChange(GIVEN, OLD, is_installed=True))
     store.given.replace(store.directory / "kept.deb")  # the first step
     store.settle(GIVEN)
     assert (files(store), store.kept()) == (["kept.deb", "kept.json"], GIVEN)
@@ -278,48 +276,38 @@ def test_package_that_would_take_another_away_is_refused_by_a_simulation(changer
     assert all("--simulate" in call for call in apt.read_text().splitlines())
 
 
-def test_settling_counts_as_no_change_and_takes_place_outside_check_mode_only(
-    store: Store, run_module: Callable[..., dict[str, Any]]
+def test_host_whose_sources_contradict_each_other_is_looked_at_before_they_are_mended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun(store, Change(NEW, OLD, is_installed=True))
-    settle = {"state": "settled", "directory": str(store.directory)}
-    looked = run_module(model_server_package, check=True, **settle)
-    assert (looked["changed"], looked["pending"]["previous"]["version"]) == (False, "2.18.0")
-    done = run_module(model_server_package, **settle)
-    assert (done["changed"], done["pending"], files(store)) == (False, None, [])
-    assert run_module(model_server_package, **settle)["changed"] is False
+    """apt-cache fails then."""
 
+    class Broken(Module):
+        def run_command(self, command: list[str], check_rc: bool = False, **_: Any) -> tuple[int, str, str]:
+            assert not (check_rc and command[0] == "apt-cache")
+            return 100, "", "E: Conflicting values set for option Signed-By"
 
-def test_flags_of_the_cpu_are_read_without_dpkg_and_apt(
-    store: Store, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Where apt's sources contradict each other, apt-cache fails."""
-    for name in ("apt-cache", "dpkg-query"):
-        (tmp_path / name).write_text("#!/bin/sh\necho 'E: Conflicting values set for option Signed-By' >&2\nexit 100\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert run_module(model_server_package_info, directory=str(store.directory))["failed"]
-    result = run_module(model_server_package_info, directory=str(store.directory), cpu_only=True)
-    assert isinstance(result["missing_cpu_flags"], list)
+    assert observe(Broken(), store, is_apt_ready=False).known["tensorflow-model-server"] == []  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        observe(Broken(), store)  # type: ignore[arg-type]
 
 
 def test_way_back_is_what_a_change_that_is_not_installed_can_be_undone_to(store: Store) -> None:
-    begun(store, Change(NEW, OLD, is_failed=True))
+    begun(store, PackageChange(NEW, OLD, is_failed=True))
     assert observe(Module(), store).way_back == OLD  # type: ignore[arg-type]
-    store.begin(Change(NEW, OLD, is_installed=True))
+    store.begin(PackageChange(NEW, OLD, is_installed=True))
     assert observe(Module(), store).way_back is None  # type: ignore[arg-type]
-    store.begin(Change(NEW, OLD))
+    store.begin(PackageChange(NEW, OLD))
     store.empty(store.previous)
     assert observe(Module(), store).way_back is None  # type: ignore[arg-type]
 
 
 def test_way_back_that_is_lost_is_told_as_such(changer: Changer, apt: Path) -> None:
-    begun(changer.store, Change(NEW, OLD))
+    begun(changer.store, PackageChange(NEW, OLD))
     changer.store.empty(changer.store.previous)
-    told = changer._undo(Change(NEW, OLD))
+    told = changer._undo(PackageChange(NEW, OLD))
     assert "2.18.0 could not be put back: its .deb is no longer in" in told
     assert told.endswith("Set tfserving_package_version to another that apt knows and play again.")
-    assert changer.store.change() == Change(NEW, OLD, is_failed=True)
+    assert changer.store.change() == PackageChange(NEW, OLD, is_failed=True)
 
 
 def test_nothing_is_put_back_where_nothing_is_under_way(

@@ -102,7 +102,7 @@ def test_what_is_no_version_is_passed_over_and_told(tmp_path: Path) -> None:
             "-1",
             "9223372036854775808 (above 9223372036854775807, more than the server's 64 bits hold)",
             "latest",
-            r"'two\nlines'",
+            r"two\nlines",
             "7 (not a directory)",
         ]
     )

@@ -323,12 +323,12 @@ def test_room_is_asked_for_before_the_first_byte(
 ) -> None:
     asked = []
 
-    def check_room(path: Path, needed_bytes: int, needed_inodes: int, prunable_bytes: int) -> None:
+    def check_space(path: Path, needed_bytes: int, needed_inodes: int, prunable_bytes: int) -> None:
         asked.append((needed_bytes, prunable_bytes, (host.download / "archive").exists()))
-        raise SavedModelError("no room")
+        raise SavedModelError("disk full")
 
-    monkeypatch.setattr(archive_source, "check_room", check_room)
-    assert refusal(fetch_from, prunable_bytes=7) == "no room"
+    monkeypatch.setattr(archive_source, "check_space", check_space)
+    assert refusal(fetch_from, prunable_bytes=7) == "disk full"
     assert asked == [(len(ARCHIVE), 7, False)]
 
 

@@ -19,6 +19,7 @@ import pytest
 from saved_model_files import make_saved_model
 from saved_model_publishing import publish as publish_received
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._delta.delta import apply_deltas
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
     add_digests,
@@ -259,7 +260,7 @@ def test_everything_is_on_the_disk_before_the_version_appears(
     synced: list[Path] = []
     at_rename: list[Path] = []
     rename = os.rename
-    monkeypatch.setattr(model_store, "sync", synced.append)
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(os.readlink(f"/proc/self/fd/{file}"))))
     monkeypatch.setattr(os, "rename", lambda old, new: (at_rename.extend(synced), rename(old, new)))
     publish(store, 1, files, GROUP, EXTRA)
     staging = store.staging(1)
@@ -405,10 +406,10 @@ def test_cut_file_is_filled_up_from_the_version_before(tmp_path: Path, store: Mo
     assert (store.version(1) / WEIGHTS).read_bytes() == b"a" * 1000
 
 
-def write_patch(directory: Path, data: bytes, uid: int) -> None:
-    (directory / ".patches").mkdir()
-    (directory / ".patches" / "data").write_bytes(data)
-    for path in (directory / ".patches", directory / ".patches" / "data"):
+def write_delta(directory: Path, data: bytes, uid: int) -> None:
+    (directory / ".deltas").mkdir()
+    (directory / ".deltas" / "data").write_bytes(data)
+    for path in (directory / ".deltas", directory / ".deltas" / "data"):
         os.chown(path, uid, uid)
 
 
@@ -424,14 +425,14 @@ def test_file_is_made_of_the_one_before_and_what_is_new(
     place = store.incoming(2) if uid else store.staging(2)
     whole = [name for name in plan.names if name != WEIGHTS]
     arrive(new, place, whole, uid)
-    write_patch(place, b"bbcccc", uid)
+    write_delta(place, b"bbcccc", uid)
     stage(store, 2, plan.names, uid, GROUP)  # what has arrived is not lost
     left = publish_version(
         str(store.path),
         2,
         grp.getgrgid(GROUP).gr_name,
         uid,
-        {**{name: files[name]["size"] for name in whole}, ".patches/data": 6},
+        {**{name: files[name]["size"] for name in whole}, ".deltas/data": 6},
         tree_digest(files),
         {name: files[name]["sha256"] for name in plan.shared},
         {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]], **files[WEIGHTS]}},
@@ -446,7 +447,7 @@ def test_file_is_made_of_the_one_before_and_what_is_new(
 
 
 @pytest.mark.parametrize("data", [b"y", None])
-def test_patch_of_another_file_is_found_out(
+def test_delta_of_another_file_is_found_out(
     tmp_path: Path, store: ModelStore, source: Path, data: bytes | None
 ) -> None:
     """As well as one that did not arrive."""
@@ -457,13 +458,14 @@ def test_patch_of_another_file_is_found_out(
     stage(store, 2, names, 0, GROUP)
     arrive(new, store.staging(2), [name for name in names if name != WEIGHTS], 0)
     if data:
-        write_patch(store.staging(2), data, 0)
-    model_store.compose(store, 2, {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}})
+        write_delta(store.staging(2), data, 0)
+    deltas = {WEIGHTS: {"data": "data", "runs": [[0, 1]], **files[WEIGHTS]}}
+    apply_deltas(deltas, store.basis(2), store.staging(2))
     assert publish_received(store, 2, files, GROUP, EXTRA) == [WEIGHTS]
 
 
 @pytest.mark.parametrize(("uid", "needed_mib", "inodes"), [(0, 40, 1), (LOGIN, 140, 2)])
-def test_what_has_arrived_needs_no_room_again_and_the_copy_does(
+def test_what_has_arrived_needs_no_space_again_and_the_copy_does(
     store: ModelStore, source: Path, files: dict[str, Any], uid: int, needed_mib: int, inodes: int
 ) -> None:
     large = {**files, WEIGHTS: {**files[WEIGHTS], "size": 100 << 20}}
@@ -518,7 +520,7 @@ def test_what_the_controller_calls_stages_and_publishes(
     }
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.incoming(1))
-    known = {"uid": LOGIN, "received": {name: one["size"] for name, one in files.items()}, "shared": {}, "patches": {}}
+    known = {"uid": LOGIN, "received": {name: one["size"] for name, one in files.items()}, "shared": {}, "deltas": {}}
     known |= {"extra": {"source_digest": None, "signatures": {"call": {}}}, "generated": {}}
     arrived = {name: one["sha256"] for name, one in files.items()}
     assert publish_version(str(store.path), 1, group, digest="0" * 64, **known) == arrived
@@ -621,13 +623,13 @@ def test_another_run_is_waited_for(store: ModelStore, staged: Path, files: dict[
     assert not store.staging(1).exists()
 
 
-def test_room_is_checked_without_changing_anything(store: ModelStore, files: dict[str, Any]) -> None:
+def test_disk_space_is_checked_without_changing_anything(store: ModelStore, files: dict[str, Any]) -> None:
     huge = {**files, WEIGHTS: {**files[WEIGHTS], "size": 1 << 60}}
     wanted = {"model": "MLP", "version": 1, "uid": LOGIN, "resend": []}
     with pytest.raises(SavedModelError) as error:
         plan_versions(str(store.path.parent), [{**wanted, "files": huge}], 3 << 30)
-    assert "has no room for the new versions: 2097152.0 TiB needed, " in str(error.value)
-    assert "free, and pruning would give 3.0 GiB (playbooks/prune.yml)" in str(error.value)
+    assert "has not enough disk space for the new versions: 2097152.0 TiB needed, " in str(error.value)
+    assert "free, and pruning would free 3.0 GiB (playbooks/prune.yml)" in str(error.value)
     plan_versions(str(store.path.parent), [{**wanted, "files": files}], 0)
     assert list(store.path.parent.iterdir()) == []
 

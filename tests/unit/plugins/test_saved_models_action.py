@@ -20,7 +20,6 @@ from ansible.errors import AnsibleActionFail
 from saved_model_files import SIGNATURES, make_saved_model
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import saved_models
-from ansible_collections.modelops.tensorflow_serving.plugins.action.saved_models import Receiver
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import Inspection
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     add_digests,
@@ -38,13 +37,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     withdraw,
     withdrawn,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import (
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import host_calls, run_cache
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish import (
+    carry_out,
     delta,
-    host_calls,
     model_sources,
-    run_cache,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Transport
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.target import Receiver, find_receiver
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.transfer import Transport
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
@@ -547,7 +547,7 @@ def test_of_a_large_file_only_what_is_new_is_sent(
     )
     publish(versions=[1, 2] if is_here else [2])
     sent = (tmp_path / "sent").read_text()
-    assert (WEIGHTS in sent, "change-" in sent) == (not is_here, is_here)
+    assert (WEIGHTS in sent, "delta-" in sent) == (not is_here, is_here)
     assert tree(models / "MLP" / "2") == tree(source / "2")
     assert sorted(path.name for path in (models / "MLP").iterdir()) == [
         ".manifest-1.json",
@@ -560,7 +560,7 @@ def test_of_a_large_file_only_what_is_new_is_sent(
 
 
 @by_root_and_by_the_login_user
-def test_patch_that_is_corrupted_on_its_way_is_made_up_for(
+def test_delta_that_is_corrupted_on_its_way_is_made_up_for(
     publish: Callable[..., dict[str, Any]],
     models: Path,
     source: Path,
@@ -574,7 +574,7 @@ def test_patch_that_is_corrupted_on_its_way_is_made_up_for(
     make_saved_model(source / "1", weights=b"a" * (4 << 20))
     make_saved_model(source / "2", weights=b"a" * (3 << 20) + b"b" + b"a" * (1 << 20))
     publish(versions=[1])
-    wrap_rsync('"$RSYNC" "$@"; case $target in *.patches/) for data in "$target"*; do echo X > "$data"; done;; esac')
+    wrap_rsync('"$RSYNC" "$@"; case $target in *.deltas/) for data in "$target"*; do echo X > "$data"; done;; esac')
     publish(versions=[1, 2])
     assert tree(models / "MLP" / "2") == tree(source / "2")
 
@@ -647,7 +647,7 @@ def test_served_version_whose_requests_would_not_be_batched_is_told(
     publish()
     assert warnings == []
     pulled = {"bytes": 1, "signatures": {}, "warnings": ["read in a branch"], "has_batching_file": False}
-    monkeypatch.setattr(saved_models, "pull_version", lambda **_: pulled)
+    monkeypatch.setattr(carry_out, "pull_version", lambda **_: pulled)
     publish(source="https://host/{version}.tar", versions=[4], digests={4: "a" * 64})
     assert [text.partition(",")[0] for text in warnings] == [
         "read in a branch",
@@ -687,7 +687,7 @@ def test_diff_shows_how_signatures_change(publish: Callable[..., dict[str, Any]]
 @pytest.mark.usefixtures("in_this_process")
 @by_root_and_by_the_login_user
 @pytest.mark.parametrize("check", [False, True])
-def test_host_without_room_is_refused_before_the_first_byte(
+def test_host_without_disk_space_is_refused_before_the_first_byte(
     publish: Callable[..., dict[str, Any]],
     models: Path,
     source: Path,
@@ -701,7 +701,9 @@ def test_host_without_room_is_refused_before_the_first_byte(
     wrap_rsync("exit 99")
     free = SimpleNamespace(f_bavail=100, f_frsize=4096, f_files=9, f_favail=9)
     monkeypatch.setattr(os, "statvfs", lambda _: free)
-    with pytest.raises(AnsibleActionFail, match=r"no room .* 1\.0 MiB needed, 400\.0 KiB free, and pruning .* 0 B"):
+    with pytest.raises(
+        AnsibleActionFail, match=r"not enough disk space .* 1\.0 MiB needed, 400\.0 KiB free, and pruning .* 0 B"
+    ):
         publish(check=check)
     assert [path.name for path in (models / "MLP").iterdir() if path.is_dir()] == ["1"]
 
@@ -915,7 +917,7 @@ def test_rsync_runs_as_root_where_that_takes_no_password(
     become = MagicMock(get_option={"become_user": become_user}.get)
     become.name = method
     action._connection.become = become if method else None
-    assert action._receiver == expected
+    assert find_receiver(action._connection, host_calls.HostProgram(action, {})) == expected
     asked = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
     assert asked in ("", "-n -u root rsync --version\n")
 

@@ -129,7 +129,7 @@ def publish_version(store: ModelStore, version: int, weights: bytes | None = Non
     prove(store, version)
 
 
-def put_by_hand(store: ModelStore, version: int) -> None:
+def put_manually(store: ModelStore, version: int) -> None:
     make_saved_model(store.path / str(version))
 
 
@@ -194,9 +194,9 @@ def test_versions_of_policy_and_labels_stay(store: ModelStore, prune: Prune) -> 
     assert removed(prune(catalog=[entry])) == [("MLP", 3)]
 
 
-def test_version_put_there_by_hand_stays_and_counts(store: ModelStore, prune: Prune) -> None:
+def test_version_put_there_manually_stays_and_counts(store: ModelStore, prune: Prune) -> None:
     publish_version(store, 1)
-    put_by_hand(store, 2)
+    put_manually(store, 2)
     result = prune()
     assert removed(result) == [("MLP", 1)]
     assert warnings(result) == ""
@@ -514,9 +514,9 @@ def test_older_version_stays_while_the_server_has_nothing_else(
 def test_purge_leaves_what_others_put_there(base_path: Path, prune: Prune) -> None:
     gone, foreign = ModelStore(base_path / "gone"), ModelStore(base_path / "foreign")
     publish_version(gone, 1)
-    put_by_hand(gone, 2)
+    put_manually(gone, 2)
     (gone.path / "notes.txt").touch()
-    put_by_hand(foreign, 1)
+    put_manually(foreign, 1)
     (base_path / "link").symlink_to(gone.path)
     (base_path / "lost+found").mkdir(mode=0o700)
     result = prune(purge=True)
@@ -600,7 +600,7 @@ def test_version_that_goes_unproven_leaves_no_mark(store: ModelStore, prune: Pru
     assert names(store) == published_names(2)
 
 
-@pytest.mark.parametrize("name", [".manifest-1.json", ".manifest-3.json", ".manifest-3.new"])
+@pytest.mark.parametrize("name", [".manifest-1.json", ".manifest-3.json", ".manifest-3.json.new"])
 def test_manifest_without_its_version_is_deleted(store: ModelStore, prune: Prune, name: str) -> None:
     publish_version(store, 2)
     (store.path / name).touch()
@@ -675,14 +675,14 @@ def killing(call: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 def test_failure_says_what_was_removed_before(store: ModelStore, prune: Prune, monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (1, 2, 3):
         publish_version(store, version)
-    remove = saved_models_prune.remove
+    remove = module_utils_prune.remove
 
     def fail_at_2(store: ModelStore, version: int) -> None:
         if version == 2:
             raise OSError(5, "Input/output error")
         remove(store, version)
 
-    monkeypatch.setattr(saved_models_prune, "remove", fail_at_2)
+    monkeypatch.setattr(module_utils_prune, "remove", fail_at_2)
     result = prune()
     assert "Input/output error" in result["msg"]
     assert (result["changed"], [one["version"] for one in result["removed"]]) == (True, [1])

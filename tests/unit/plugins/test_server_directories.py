@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import access_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import (
     directories,
 )
@@ -107,8 +108,13 @@ def run(run_module: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return play
 
 
+def give_to_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have directories look like root's, whoever runs the tests."""
+    monkeypatch.setattr(directories, "access_of", lambda path: access_of(path)._replace(owner="root", group=GROUP))
+
+
 def test_directory_is_made_marked_and_known_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directories, "owner_and_group", lambda _: ("root", GROUP))
+    give_to_root(monkeypatch)
     folder = tmp_path / "a" / "b"
     made = run(folder, check=True)
     assert made["changed"]
@@ -158,7 +164,7 @@ def test_directories_of_version_0_1_are_known_by_owner_and_mode_or_by_manifests(
     (config / "models.config").touch()
     config.chmod(0o751)
     assert run(config)["failed"]
-    monkeypatch.setattr(directories, "owner_and_group", lambda _: ("root", GROUP))
+    give_to_root(monkeypatch)
     assert run(config)["changed"]
     assert (config / MARKER).is_file()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.filter.due_restarts import due_restarts
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common import systemd
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import Holder
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._host import look
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import instances as server_instances
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import KNOWN_FLAGS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
@@ -25,7 +28,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     instances,
     stale_units,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import server_instances_info
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import serving_host_info
 
 HOST = Host(flags=KNOWN_FLAGS, cpus=set(range(8)), numa_nodes={0, 1})
 ROLE: dict[str, Any] = {
@@ -217,7 +220,7 @@ def test_unlisted_instances_are_found_by_their_mark(units: Path) -> None:
     (units / "serving-half.service").write_text("[X-Tfserving]\nInstanceOf=serving\n")
     (units / "serving.service").write_text("[Service]\nExecStart=/bin/true\n")
     (units / "binary.service").write_bytes(b"\xff[X-Tfserving]\n")
-    assert stale_units(family("serving", "/etc/serving"), made({}, OTHER)) == [
+    assert stale_units(family("serving", "/etc/serving"), {one.unit: one.config_path for one in made({}, OTHER)}) == [
         {"unit": "serving-b", "config_path": "/etc/serving/b", "has_config": True}
     ]
 
@@ -227,7 +230,12 @@ def test_units_of_an_earlier_name_are_stale_and_their_directories_have_new_owner
     unit_file(units, "old-other", "old", "/etc/serving/other")
     unit_file(units, "old-gone", "old", "/etc/serving/gone")
     unit_file(units, "older", "older", "/etc/older")
-    stale = {one["unit"]: one for one in stale_units(family("serving", "/etc/serving"), made({}, OTHER))}
+    stale = {
+        one["unit"]: one
+        for one in stale_units(
+            family("serving", "/etc/serving"), {one.unit: one.config_path for one in made({}, OTHER)}
+        )
+    }
     assert stale == {
         "old": {"unit": "old", "config_path": "/etc/serving", "has_config": False},
         "old-gone": {"unit": "old-gone", "config_path": "/etc/serving/gone", "has_config": True},
@@ -273,17 +281,52 @@ def test_plain_word_is_not_quoted() -> None:
     assert systemd.quoted("A=$x") == '"A=$x"'
 
 
-def test_module_returns_the_plan(
+def test_look_at_a_host_says_what_the_servers_run(
     run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        server_instances_info.AnsibleModule, "run_command", lambda *_, **__: (0, "systemd 257 (257.1~x)", "")
-    )
-    arguments = {"unit": "no-such-unit", "config_path": "/etc/no-such", "program": "/no/such/program", "models": ["a"]}
-    result = run_module(server_instances_info, check=True, instances=[{}], **arguments)
-    assert (result["changed"], result["stale"], result["systemd_version"]) == (False, [], 257)
-    assert result["flags_of_installed_server"] is False
-    assert result["instances"][0]["command"] == ["--port=8500", "--rest_api_port=8501"]
-    result = run_module(server_instances_info, instances=[{"flags": {"prt": 1}}], **arguments)
-    assert result["failed"] is True
-    assert "The nearest one is port." in result["msg"]
+    monkeypatch.setattr(serving_host_info.AnsibleModule, "run_command", answer_of_systemd)
+    monkeypatch.setattr(look, "PROGRAM", "/no/such/program")
+    servers = {"unit": "no-such-unit", "models_base_path": "/srv/models", "models": ["a"]}
+    paths = {"config_path": str(tmp_path / "etc"), "data_path": str(tmp_path / "var")}
+    arguments = {"user": "tfserving", "group": "tfserving", **paths}
+    result = run_module(serving_host_info, check=True, servers={**servers, "instances": [{}]}, **arguments)
+    assert "failed" not in result, result["msg"]
+    assert (result["changed"], result["account"]) == (False, {"is_ready": False})
+    assert "package" not in result
+    found = result["servers"]
+    assert (found["systemd_version"], found["running"], found["outdated"], found["files"]) == (257, [], {}, {})
+    assert found["instances"][0]["command"] == ["--port=8500", "--rest_api_port=8501"]
+    servers["instances"] = [{"flags": {"prt": 1}}]
+    result = run_module(serving_host_info, servers=servers, **{**arguments, "user": "root"})
+    assert "The nearest one is port." in result["msg"]  # all at once
+    assert "tfserving_user is root" in result["msg"]
+
+
+def answer_of_systemd(_: Any, command: list[str], **__: Any) -> tuple[int, str, str]:
+    if "--version" in command:
+        return 0, "systemd 257 (257.1~x)", ""
+    return 0, "LoadState=not-found\nActiveState=inactive\nMainPID=0\nControlGroup=\nFragmentPath=\n", ""
+
+
+@pytest.mark.parametrize(
+    ("change", "due"),
+    [
+        ({}, []),
+        ({"outdated": {"serving": ["its command line"]}}, ["serving"]),
+        ({"files": {"/etc/a": "another"}}, ["serving"]),
+        ({"files": {}}, ["serving"]),
+        ({"files": {}, "running": []}, []),
+    ],
+)
+def test_restart_is_due_where_a_running_server_would_read_something_else(
+    change: dict[str, Any], due: list[str]
+) -> None:
+    files = [{"unit": "serving", "path": "/etc/a", "content": "x"}]
+    there = {"files": {"/etc/a": sha256(b"x").hexdigest()}, "running": ["serving"], "outdated": {}}
+    assert due_restarts({"servers": {**there, **change}}, files) == due
+
+
+def test_restart_is_due_where_the_package_changes() -> None:
+    servers = {"files": {}, "running": ["serving"], "outdated": {}}
+    assert due_restarts({"servers": servers, "package": {"change_needed": True}}, []) == ["serving"]
+    assert due_restarts({"servers": servers, "package": {"change_needed": False}}, []) == []

@@ -15,16 +15,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     ForeignListener,
     control_group,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import (
-    last_good,
-    rollback,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.last_good import LAST_GOOD
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import rollback
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
     instances,
     rest,
     serving_wait,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.last_good import LAST_GOOD
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     unproven,

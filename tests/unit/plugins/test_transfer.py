@@ -13,8 +13,8 @@ from unittest.mock import MagicMock
 import pytest
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import transfer
-from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.transfer import Progress, Transport
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish import transfer
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.transfer import Progress, Transport
 
 SSH = {
     "host": "web1",

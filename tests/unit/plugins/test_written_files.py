@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from rendered_templates import render
 from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.apt_proxy import apt_proxy
-from ansible_collections.modelops.tensorflow_serving.plugins.filter.repository_problems import repository_problems
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.input import repository_problems
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     render_models_config,
 )
@@ -69,8 +68,7 @@ def read_unit(instance: Instance) -> list[tuple[str, str, str]]:
         tfserving_user="tfserving",
         tfserving_group="tfserving",
         __tfserving_service_nftables_unit="networks.service",
-        __tfserving_service_plan=SimpleNamespace(systemd_version=252),
-        __tfserving_service_allowed=SimpleNamespace(networks=[]),
+        __tfserving_host={"servers": {"systemd_version": 252}, "networks": {"allowed": []}},
     )
     assert not CONTROL.search(text.replace("\n", ""))
     section, settings = "", []
