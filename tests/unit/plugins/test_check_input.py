@@ -276,10 +276,6 @@ PACKAGE, DIGEST = b"!<arch>\n", hashlib.sha256(b"!<arch>\n").hexdigest()
             {"tfserving_apt_key": "/nowhere"},
             ["tfserving_apt_key is /nowhere, and no such file is on the controller"],
         ),
-        (
-            {"tfserving_apt_key": "/nowhere", "tfserving_apt_key": "x"},
-            ["tfserving_apt_key and tfserving_apt_key are both set; set one of them"],
-        ),
         ({f"{SERVER}instances": []}, ["tfserving_service_instances is empty. Leave it out for one server"]),
         (
             {f"{SERVER}num_load_threads": 1, f"{SERVER}num_unload_threads": 0},
