@@ -393,10 +393,10 @@ class LiveConfig:
         """
         if old is None:
             self._write(text)
-            return "The previous file was put back, but it cannot be read, so its state is not confirmed."
+            return "The previous file was restored, but it cannot be read, so its state is not confirmed."
         problems = unservable(old)
         if problems:
-            return f"The previous file was not put back, as the server would get stuck with it: {'; '.join(problems)}."
+            return f"The previous file was not restored, as the server would get stuck with it: {'; '.join(problems)}."
         # What was on disk and not served before is not waited for: it may be the cause of all this.
         served = {
             name: [version for version in versions if version in before.available.get(name, [])]
@@ -411,8 +411,8 @@ class LiveConfig:
             ) from error
         except NotTaken as error:
             self._write(text)
-            return f"The previous file was put back, but its state is not confirmed: {str(error).rstrip('.')}."
-        return "The previous file was put back, and the server does what it says."
+            return f"The previous file was restored, but its state is not confirmed: {str(error).rstrip('.')}."
+        return "The previous file was restored, and the server follows it."
 
     def _stuck(self, since: float) -> list[tuple[str, str, str]]:
         return stuck_lines(self._unit.log(since))
