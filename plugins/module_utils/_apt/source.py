@@ -242,7 +242,7 @@ def present(source: Source) -> dict[str, Any]:
     if conflicts:
         raise SourceError(
             f"{', '.join(map(str, conflicts))} names the same repository with another key or with none, and with two "
-            "such sources apt refuses to do anything at all. Nothing was changed. Remove the entry there",
+            "such sources apt refuses to run. Nothing was changed. Remove that entry and rerun the playbook",
             reason="conflict",
         )
     legacy = legacy_changes(source.etc_apt, source.replaced, source.fingerprints, source.module.warn)

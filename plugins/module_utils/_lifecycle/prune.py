@@ -306,7 +306,7 @@ class Pruning:
             told = [server for server in servers if plan.is_purged and server.names_of(plan.store.path) != set()]
             if told:
                 where = " and ".join(server.config_name for server in told)
-                self._warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml takes it out there")
+                self._warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml removes it there")
             else:
                 left.append(plan)
         return left
@@ -321,7 +321,7 @@ class Pruning:
         unlisted = {plan.model for plan in plans if plan.is_purged}
         for (model, version), why in usage.versions.items():
             fix = (
-                "playbooks/serving.yml takes it out of models.config"
+                "playbooks/serving.yml removes it from models.config"
                 if model in unlisted
                 else "see playbooks/status.yml"
             )

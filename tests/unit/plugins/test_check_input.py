@@ -304,7 +304,7 @@ PACKAGE, DIGEST = b"!<arch>\n", hashlib.sha256(b"!<arch>\n").hexdigest()
         (
             {"tfserving_gateway_enabled": True, "tfserving_gateway_port": 8501},
             [
-                "Nobody has said who may ask through the gateway",
+                "No client may use the gateway yet",
                 "The gateway has no certificate",
                 "tfserving_gateway_port is 8501, a port of tensorflow-model-server",
             ],

@@ -345,7 +345,7 @@ def test_killed_run_is_finished_by_the_next_one(host: Host, monkeypatch: pytest.
                 with pytest.raises(KeyboardInterrupt):
                     host.configure(wanted)
             assert "another configuration" in host.path.read_text()
-            if written == 1:  # as if somebody had gone back in the meantime
+            if written == 1:  # as if somebody had rolled back in the meantime
                 host.configure(first)
         result = host.configure(wanted)
         assert result["changed"]
