@@ -171,7 +171,7 @@ def test_expired_key_fails_before_anything_is_changed(expired, name, on):
         "tfserving_package_deb and tfserving_package_deb_sha256",
     ],
 )
-def test_expired_key_fails_with_the_ways_on(expired, words):
+def test_expired_key_fails_with_what_can_be_done(expired, words):
     _, played = expired
     assert words in played.words
 

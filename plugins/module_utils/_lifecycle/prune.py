@@ -213,7 +213,7 @@ def _used_by(server: HostServer, plan: PrunePlan, name: str, is_told: bool) -> d
             raise
         return {}
     states = {version: one["state"] for version, one in status.items()}
-    # After a restart with a newest version that cannot be loaded, the one to go back to is not loaded either.
+    # After a restart with a newest version that cannot be loaded, the one to roll back to is not loaded either.
     is_needed = not plan.is_purged and "AVAILABLE" not in states.values() and (is_told or server.is_ours)
     used = {}
     for version in plan.versions:
