@@ -276,14 +276,13 @@ PACKAGE, DIGEST = b"!<arch>\n", hashlib.sha256(b"!<arch>\n").hexdigest()
             {"tfserving_apt_key": "/nowhere"},
             ["tfserving_apt_key is /nowhere, and no such file is on the controller"],
         ),
-        (
-            {"tfserving_apt_key": "/nowhere", "tfserving_apt_key": "x"},
-            ["tfserving_apt_key and tfserving_apt_key are both set; set one of them"],
-        ),
         ({f"{SERVER}instances": []}, ["tfserving_service_instances is empty. Leave it out for one server"]),
         (
-            {f"{SERVER}num_load_threads": 1, f"{SERVER}num_unload_threads": 0},
-            [f"{SERVER}num_load_threads is 1; it has to be at least 2", f"{SERVER}num_unload_threads is 0; it has to"],
+            {f"{SERVER}flags": {"num_load_threads": 1, "num_unload_threads": None}},
+            [
+                f"{SERVER}flags: num_unload_threads is null; it has to be at least 2",
+                f"num_load_threads in {SERVER}flags is 1; it has to be at least 2",
+            ],
         ),
         ({f"{SERVER}flags": {"port": 1}}, ["tfserving_service_flags: port is set by tfserving_service_port"]),
         ({f"{SERVER}session_config": {"intra": 8}}, [f"{SERVER}session_config: session.config cannot be written: "]),
@@ -328,7 +327,7 @@ def test_each_problem_is_named_with_its_variable(
 
 
 def test_what_only_the_host_can_say_is_left_to_it(check: Check) -> None:
-    newer = {f"{SERVER}flags": {"a_flag_of_tomorrow": 1}, f"{SERVER}cpus": "0-999", f"{SERVER}numa_node": 99}
+    newer = {f"{SERVER}flags": {"a_flag_of_tomorrow": 1}, f"{SERVER}instances": [{"cpus": "0-999", "numa_node": 99}]}
     assert check(**newer) == []
 
 
