@@ -16,9 +16,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     control_group,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import rollback
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import last_good
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (
     instances,
+    last_good,
     rest,
     serving_wait,
 )
