@@ -18,13 +18,16 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
 
 from ansible_collections.modelops.tensorflow_serving.plugins.action import check_input
+from ansible_collections.modelops.tensorflow_serving.plugins.lookup import pem_text
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import role_input, variable_names
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.role_checks import CHECKS
 
 ROOT = Path(__file__).resolve().parents[3]
+COLLECTION = "modelops.tensorflow_serving"
 SERVING = ROOT / "playbooks/serving.yml"
 # Exported with one version, number 1.
 SOURCE = ROOT / "tests/unit/plugins/saved_models/constant"
@@ -50,6 +53,17 @@ def trusted(value: Any) -> Any:
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Return what the action says of a host with these variables, a problem each."""
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    find = lookup_loader.get
+
+    def found(name: str, *arguments: Any, **keywords: Any) -> Any:
+        """Ansible's loader of collections does not run in tests."""
+        if name != f"{COLLECTION}.pem_text":
+            return find(name, *arguments, **keywords)
+        plugin = pem_text.LookupModule(**keywords)
+        plugin._load_name = name
+        return plugin
+
+    monkeypatch.setattr(lookup_loader, "get", found)
 
     def run(roles: list[str] | None = None, **variables: Any) -> list[str]:
         task = SimpleNamespace(
