@@ -13,7 +13,7 @@ from ansible.errors import AnsibleError
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.scrape_targets import scrape_targets
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.input import (
     ProxyError,
-    key_source_problems,
+    key_file_problems,
     mirror_problems,
     proxy_settings,
     repository_problems,
@@ -99,17 +99,13 @@ def sha256_once(file: Path) -> str:
 # tfserving_apt
 
 
-def _repository(values: RoleInput, prefix: str) -> list[str]:
-    names = ("uri", "suite", "components", "key_fingerprint")
-    return repository_problems({name: values[f"{prefix}{name}"] for name in names}, prefix)
-
-
 def _apt_repository(values: RoleInput, _: Inventory) -> list[str]:
-    return _repository(values, "tfserving_apt_")
+    names = ("uri", "suite", "components", "key_fingerprint")
+    return repository_problems({name: values[f"tfserving_apt_{name}"] for name in names}, "tfserving_apt_")
 
 
 def _apt_key(values: RoleInput, _: Inventory) -> list[str]:
-    return key_source_problems(values["tfserving_apt_key"], values["tfserving_apt_key"])
+    return key_file_problems(values["tfserving_apt_key"]) if values["__tfserving_apt_key_form"] == "file" else []
 
 
 def _apt_proxy(values: RoleInput, _: Inventory) -> list[str]:
@@ -153,17 +149,11 @@ def _models(values: RoleInput, _: Inventory) -> list[str]:
 
 def _instances(values: RoleInput) -> list[Instance]:
     """Return the servers. Raises InstancesError, or UnusableError."""
-    own = ("port", "rest_api_port", "cpus", "numa_node", "memory_high", "memory_max", "config_path", "monitoring_path")
-    preload = values["__tfserving_service_preload"]
     role = {
-        **{name: values.get(f"tfserving_service_{name}") for name in (*own, "flags")},
-        "unit": values["tfserving_service_name"],
-        "models": [entry["name"] for entry in values["tfserving_models_catalog"]],
-        "settings": values["__tfserving_service_settings"],
-        "environment": {
-            **values["tfserving_service_environment"],
-            **({"LD_PRELOAD": preload} if preload else {}),
-        },
+        **values["__tfserving_service_wanted"],
+        "config_path": values["tfserving_config_path"],
+        "port": values["tfserving_service_port"],
+        "rest_api_port": values["tfserving_service_rest_api_port"],
     }
     return instances_on_any_host(values["tfserving_service_instances"], role)
 
@@ -218,13 +208,19 @@ def _gateway(values: RoleInput, inventory: Inventory) -> list[str]:
         servers = []  # which is said of tfserving_service
     of_role = {
         **{name: values[f"tfserving_gateway_{name}"] for name in ("port", "names", "users", "allow_anonymous", "open")},
-        **{name: values[f"__tfserving_gateway_{name}"] for name in ("certificate", "key", "client_ca", "metrics_path")},
+        **{name: values[f"__tfserving_gateway_{name}"] for name in ("certificate", "key", "client_ca")},
+        "metrics_path": values["tfserving_service_monitoring_path"],
         "files_on_host": values["tfserving_gateway_tls_files_on_host"],
         "self_signed": values["tfserving_gateway_tls_self_signed"],
-        "limits": {name: values[f"tfserving_gateway_{name}"] for name in LIMITS},
+        "limits": {name: _gateway_limit(values, name) for name in LIMITS},
         "server_client_verify": service["tfserving_service_ssl"].get("client_verify", False),
     }
     return read_input(of_role, servers)[1]
+
+
+def _gateway_limit(values: RoleInput, name: str) -> Any:
+    _, of_client, key = name.partition("client_")
+    return values["__tfserving_gateway_client_limits"][key] if of_client else values[f"tfserving_gateway_{name}"]
 
 
 # tfserving_monitoring
@@ -255,16 +251,16 @@ def _monitoring_targets(values: RoleInput, inventory: Inventory) -> list[str]:
 
 
 def _mirror_upstream(values: RoleInput, _: Inventory) -> list[str]:
-    if not values["tfserving_mirror_upstream_enabled"]:
+    if not values["__tfserving_mirror_has_upstream"]:
         return []
-    return _repository(values, "tfserving_mirror_upstream_")
+    return repository_problems(values["__tfserving_mirror_upstream"], "tfserving_mirror_upstream: ")
 
 
 def _mirror(values: RoleInput, inventory: Inventory) -> list[str]:
     return mirror_problems(
         values["tfserving_mirror_signing_key_fingerprint"],
         inventory.host,
-        values["tfserving_mirror_upstream_enabled"],
+        values["__tfserving_mirror_has_upstream"],
         values["tfserving_mirror_debs"],
         inventory.digest_of,
     )

@@ -49,13 +49,11 @@ def repository_problems(settings: dict[str, Any], prefix: str) -> list[str]:
     return problems
 
 
-def key_source_problems(file: str, content: str) -> list[str]:
-    """Return what is wrong with where the key comes from: a file on the controller, or the key itself."""
-    if file and content:
-        return ["tfserving_apt_key and tfserving_apt_key are both set; set one of them."]
-    if file and not Path(file).expanduser().is_file():
-        return [f"tfserving_apt_key is {printable(file)}, and no such file is on the controller."]
-    return []
+def key_file_problems(file: str) -> list[str]:
+    """Return what is wrong with the key where it is a file on the controller."""
+    if Path(file).expanduser().is_file():
+        return []
+    return [f"tfserving_apt_key is {printable(file)}, and no such file is on the controller."]
 
 
 class ProxyError(ValueError):
@@ -116,8 +114,8 @@ def mirror_problems(
         )
     if not has_upstream and not debs:
         problems.append(
-            "tfserving_mirror_upstream_enabled is false and tfserving_mirror_debs is empty, so there is nothing to "
-            "mirror; set one of the two."
+            "tfserving_mirror_upstream is null and tfserving_mirror_debs is empty, so there is nothing to mirror; set one "
+            "of the two."
         )
     for deb in debs:
         src, sha256 = deb["src"], deb["sha256"]

@@ -67,11 +67,7 @@ _LEAST = {
     "num_unload_threads": (2, _BLOCKS),
     "model_config_file_poll_wait_seconds": (0, "the server would not take changes of models"),
     "rest_api_num_threads": (2, "with one thread REST answers nothing"),
-    "num_load_threads": (2, "with fewer, one version that cannot be loaded blocks loading of all others"),
-    "num_unload_threads": (2, "with fewer, one version that cannot be loaded blocks unloading of all others"),
 }
-# What a flag of _LEAST is that the role has a variable for and that is left to the server.
-_LEFT_OUT = {"num_load_threads": "0", "num_unload_threads": "0"}
 
 
 @dataclass(frozen=True)
@@ -194,11 +190,10 @@ def _combinations(values: dict[str, str], variables: dict[str, str], where: Call
     def by(name: str) -> str:
         return variables.get(name) or f"{name} in {where(name)}"
 
-    counts = {**{name: value for name, value in _LEFT_OUT.items() if name in variables}, **values}
     problems = [
-        f"{by(name)} is {counts[name]}; it has to be at least {least}: {why}."
+        f"{by(name)} is {values[name]}; it has to be at least {least}: {why}."
         for name, (least, why) in _LEAST.items()
-        if name in counts and int(counts[name]) < least
+        if name in values and int(values[name]) < least
     ]
     arguments = values.get("grpc_channel_arguments", "")
     if arguments and not all("=" in one for one in arguments.split(",")):
