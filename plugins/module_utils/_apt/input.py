@@ -114,8 +114,8 @@ def mirror_problems(
         )
     if not has_upstream and not debs:
         problems.append(
-            "tfserving_mirror_upstream is null and tfserving_mirror_debs is empty, so there is nothing to mirror; set one "
-            "of the two."
+            "tfserving_mirror_upstream is null and tfserving_mirror_debs is empty, so there is nothing to mirror; set "
+            "one of the two."
         )
     for deb in debs:
         src, sha256 = deb["src"], deb["sha256"]
