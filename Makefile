@@ -76,7 +76,7 @@ e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
 	mkdir -p $(LOGS)
 	pytest tests/e2e | tee $(LOGS)/$@
 
-bench: lab-packages models ## Compare the sync with rsync, synchronize and copy; CASES="first next" and REPEAT=5 choose
+bench: lab-packages models ## Compare the sync with rsync, and converged hosts with a ping; CASES="first converged" and REPEAT=5 choose
 	$(LAB) up --name bench --model-hosts 8
 	python -m bench $(CASES) $(if $(REPEAT),--repeat $(REPEAT))
 	$(if $(CASES),,$(LAB) down --name bench)

@@ -1,1 +1,1 @@
-"""`make bench`: what the role tfserving_models costs, beside rsync by hand and Ansible's own ways to copy."""
+"""`make bench`: what the sync of models costs beside rsync by hand and copy, and what converged hosts cost."""

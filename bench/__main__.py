@@ -34,7 +34,7 @@ class Progress:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"some of {' '.join(cases.ALL)} (default: all)")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each contender (default: 3)")
+    parser.add_argument("--repeat", type=int, metavar="N", help="runs of each contender (default: as the case has it)")
     options = parser.parse_args(argv)
     if unknown := set(options.cases) - set(cases.ALL):
         parser.error(f"no case {' '.join(sorted(unknown))}; there are {' '.join(cases.ALL)}")
@@ -51,10 +51,10 @@ def run_case(case: Case, repeat: int, interface: str, progress: Progress) -> Cas
                     prepare(entry.contender, entry.job)
                     run = measure(entry.contender, entry.job, interface)
                     runs[entry.label].append(run)
-                    progress.say(f"{case.slug:8} {number}/{repeat}  {entry.label:36} {run_line(run)}")
+                    progress.say(f"{case.slug:9} {number}/{repeat}  {entry.label:36} {run_line(run)}")
     contenders.empty_aside(hosts.HOSTS)
     rows = {label: summarize(each) for label, each in runs.items()}
-    return CaseReport(case.title, case.text, rows, case.targets(rows))
+    return CaseReport(case.title, case.text, rows, case.targets(rows), case.yardstick.name)
 
 
 def run_line(run: Run) -> str:
@@ -75,16 +75,19 @@ def main(argv: list[str]) -> int:
         interface = hosts.bridge()
         hosts.widen_link(interface)
         for name in options.cases or cases.ALL:
-            progress.say(f"{name}: making its models")
+            progress.say(f"{name}: preparing it")
             case = cases.ALL[name](MODELS)
-            one = run_case(case, options.repeat, interface, progress)
-            print(f"\n{one.title}\n{report.case_text(one, cases.BY_HAND.name)}", flush=True)
+            try:
+                one = run_case(case, options.repeat or case.repeat, interface, progress)
+            finally:
+                case.clean_up()
+            print(f"\n{one.title}\n{report.case_text(one)}", flush=True)
             report.save(one, RESULTS / f"{name}.json")
         saved = [RESULTS / f"{name}.json" for name in cases.ALL]
         if all(path.exists() for path in saved):
             reports = [report.load(path) for path in saved]
-            DOCUMENT.write_text(report.document(reports, machine.describe(), cases.BY_HAND.name))
-            figure.draw(reports, cases.OURS.name, FIGURE)
+            DOCUMENT.write_text(report.document(reports, machine.describe()))
+            figure.draw(reports, cases.OUR_NAMES, FIGURE)
             progress.say(f"wrote {DOCUMENT} and {FIGURE}")
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import models
+from bench import converged, models
 from bench.contenders import (
     ByHand,
     ByHandVerified,
@@ -24,7 +24,10 @@ from bench.summary import Summary, Target
 
 BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE, COPY = ByHand(), ByHandVerified(), Synchronize(), Copy()
 OURS, OURS_BY_PASSWORD, PING, STREAMS = Ours(), OursByPassword(), Ping(), Streams()
+CONVERGED, REFERENCE = converged.Converged(), converged.Reference()
+OUR_NAMES = (OURS.name, CONVERGED.name)  # with which the labels of our rows begin
 OURS_ON_ONE_HOST = f"{OURS.name}, one host"
+REPLAYED_HOSTS = (50, 100, 200)
 MB = 1_000_000
 
 Results = Mapping[str, Summary]
@@ -48,6 +51,9 @@ class Case:
     entries: tuple[Entry, ...]
     targets: Callable[[Results], list[Target]]
     narrow: bool = False  # whether the controller's link is narrowed
+    yardstick: Contender = BY_HAND
+    repeat: int = 3
+    clean_up: Callable[[], None] = lambda: None
 
 
 def entries(job: Job, *contenders: Contender) -> tuple[Entry, ...]:
@@ -199,6 +205,60 @@ def pull(root: Path) -> Case:
     return Case("pull", "8 hosts, pull", text, entries(job, PING, OURS), targets, narrow=True)
 
 
+def converged_hosts(root: Path) -> Case:
+    """Leaves the models alone: what is measured is the playbook."""
+    recorded = converged.converge_and_record()
+    one, all_hosts = (Job("converged", models.EXPORT.parent, (), hosts) for hosts in (ONE_HOST, HOSTS))
+    largest = REPLAYED_HOSTS[-1]
+
+    def label(contender: Contender, hosts: int) -> str:
+        return f"{contender.name}, {hosts} host{'s' if hosts > 1 else ''}"
+
+    def replayed(hosts: int) -> str:
+        return f"{CONVERGED.name}, {hosts} replayed hosts"
+
+    def further(results: Results, contender: Contender, what: Callable[[Summary], float]) -> float:
+        few, many = (what(results[label(contender, len(job.hosts))]) for job in (one, all_hosts))
+        return (many - few) / (len(HOSTS) - 1)
+
+    def targets(results: Results) -> list[Target]:
+        ping = results[PING.name].wall_seconds
+        cpu = {hosts: results[replayed(hosts)].cpu_seconds / hosts for hosts in REPLAYED_HOSTS}
+        wall = {who: results[label(who, 1)].wall_seconds / ping for who in (CONVERGED, REFERENCE)}
+        slope = {who: further(results, who, lambda row: row.wall_seconds) / ping for who in (CONVERGED, REFERENCE)}
+        return [
+            Target("wall time of one host, in times of ping", wall[CONVERGED], 6),
+            Target("wall time of each further host, in times of ping to one", slope[CONVERGED], 1.5),
+            Target("tasks per host, ok and skipped", recorded["ok"] + recorded["skipped"], 24),
+            Target(f"controller CPU s per host of {largest} replayed ones", cpu[largest], 1),
+            Target(
+                f"the same, in times of that of {REPLAYED_HOSTS[0]} replayed hosts",
+                cpu[largest] / cpu[REPLAYED_HOSTS[0]],
+            ),
+            Target(
+                "controller CPU s of each further host over ssh",
+                further(results, CONVERGED, lambda row: row.cpu_seconds),
+            ),
+            Target(f"{REFERENCE.name}: one host, in times of ping", wall[REFERENCE]),
+            Target(f"{REFERENCE.name}: each further host, in times of ping to one", slope[REFERENCE]),
+        ]
+
+    text = (
+        "All that playbooks/serving.yml does is there already, and served. A ping to one host shows what Ansible takes "
+        "for a single module, a play of small tasks what it takes for as many. What 200 hosts cost the controller is "
+        "measured with replayed ones."
+    )
+    rows = (
+        Entry(PING.name, PING, one),
+        *(Entry(label(who, len(job.hosts)), who, job) for who in (REFERENCE, CONVERGED) for job in (one, all_hosts)),
+        *(Entry(replayed(hosts), converged.Replayed(hosts, recorded), one, 1) for hosts in REPLAYED_HOSTS),
+    )
+    return Case(
+        "converged", "Converged hosts", text, rows, targets, yardstick=PING, repeat=5, clean_up=converged.remove
+    )
+
+
 ALL: dict[str, Callable[[Path], Case]] = {
-    "first": first, "next": following, "shared": shared, "nothing": nothing, "small": small, "push": push, "pull": pull
+    "first": first, "next": following, "shared": shared, "nothing": nothing, "small": small, "push": push, "pull": pull,
+    "converged": converged_hosts,
 }  # fmt: skip

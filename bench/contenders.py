@@ -8,11 +8,12 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.hosts import ACCOUNT, PASSWORD, SSH, STATE, on_hosts, output_of
+from bench.hosts import ACCOUNT, PASSWORD, SSH, STATE, BenchError, on_hosts, output_of
 from bench.models import SHARD
 
 INVENTORY = "bench/inventory/hosts.yml"
@@ -89,6 +90,16 @@ class Contender(ABC):
 
     def make_room(self, job: Job) -> str:
         return f"sudo install -d -o deploy -g deploy {self.base} {job.model}"
+
+    def verify(self, job: Job) -> None:
+        """Raise BenchError where a run has not done the job: then it has no time."""
+        if not self.delivers:
+            return
+        for version in job.missing:
+            expected = digest_of_source(job.source / str(version))
+            there = f"{self.path(job)}/{version}"
+            if set(on_hosts(job.hosts, f"sudo sh -c {shlex.quote(f'cd {there} && {DIGEST}')}")) != {expected}:
+                raise BenchError(f"{self.name}: {there} on the hosts is not what the source has")
 
 
 class ByHand(Contender):
@@ -224,6 +235,11 @@ class OursByPassword(Ours):
     name = "tfserving_models, sudo with a password"
     slug = "ours-by-password"
     login = {"ansible_user": ACCOUNT, "ansible_become_password": PASSWORD}
+
+
+@cache
+def digest_of_source(version: Path) -> str:
+    return output_of(["sh", "-c", f"cd {shlex.quote(str(version))} && {DIGEST}"])
 
 
 def empty_aside(hosts: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], float], Callable[[float], str]], .
 OURS, OTHERS = "#d95f02", "#8da0b3"
 
 
-def draw(cases: Sequence[CaseReport], ours: str, path: Path) -> None:
+def draw(cases: Sequence[CaseReport], ours: tuple[str, ...], path: Path) -> None:
     heights = [len(case.rows) for case in cases]
     figure, axes = plt.subplots(
         len(cases), len(COLUMNS), figsize=(12, 0.34 * sum(heights) + 0.65 * len(cases)), height_ratios=heights,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import memory
-from bench.contenders import DIGEST, Contender, Job
-from bench.hosts import STATE, BenchError, Traffic, files_of, on_host, on_hosts, output_of
+from bench.contenders import Contender, Job
+from bench.hosts import STATE, BenchError, Traffic, files_of, on_host, on_hosts
 from bench.models import read_once
 from bench.opened import OpenedFiles
 
@@ -51,8 +49,7 @@ def measure(contender: Contender, job: Job, interface: str) -> Run:
         before = Traffic.now(interface)
         cost = account(contender, job)
         traffic = Traffic.now(interface) - before
-    if contender.delivers:
-        check_arrived(contender, job)
+    contender.verify(job)
     return Run(
         wall_seconds=cost["wall_seconds"],
         cpu_seconds=cost["cpu_seconds"],
@@ -95,17 +92,3 @@ def disk_bytes(contender: Contender, job: Job) -> int:
     """Blocks that the model takes on the first host; a file with several names counts once."""
     counted = on_host(job.hosts[0], f"sudo du --summarize --block-size=1 {contender.path(job)} 2> /dev/null || echo 0")
     return int(counted.split()[0])
-
-
-def check_arrived(contender: Contender, job: Job) -> None:
-    """A contender that does not do the job has no time."""
-    for version in job.missing:
-        expected = digest_of_source(job.source / str(version))
-        there = f"{contender.path(job)}/{version}"
-        if set(on_hosts(job.hosts, f"sudo sh -c {shlex.quote(f'cd {there} && {DIGEST}')}")) != {expected}:
-            raise BenchError(f"{contender.name}: {there} on the hosts is not what the source has")
-
-
-@cache
-def digest_of_source(version: Path) -> str:
-    return output_of(["sh", "-c", f"cd {shlex.quote(str(version))} && {DIGEST}"])

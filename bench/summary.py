@@ -26,15 +26,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Target:
-    """Something promised: `value` may be `limit` at most."""
+    """Something promised: `value` may be `limit` at most. Without a limit it is there to compare with."""
 
     what: str
     value: float
-    limit: float
+    limit: float | None = None
 
     @property
     def met(self) -> bool:
-        return self.value <= self.limit
+        return self.limit is None or self.value <= self.limit
 
 
 def summarize(runs: Sequence[Run]) -> Summary:

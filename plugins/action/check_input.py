@@ -26,7 +26,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.variab
     name_problems,
 )
 
-OF_SERVING = ("tfserving_apt", "tfserving_package", "tfserving_models", "tfserving_service")
+OF_SERVING = ("tfserving_common", "tfserving_apt", "tfserving_package", "tfserving_models", "tfserving_service")
 SERVING = Role("serving.yml", SERVING_VARIABLES, SERVING_VARIABLES, {}, {})
 
 # Read by the process that the user started, which loads this file too. Those that run the tasks are copies of it.

@@ -30,7 +30,7 @@ author:
 EXAMPLES = r"""
 - name: Say which servers have to be restarted
   ansible.builtin.debug:
-    msg: "{{ tfserving_host | modelops.tensorflow_serving.due_restarts(files) }}"
+    msg: "{{ __tfserving_host | modelops.tensorflow_serving.due_restarts(files) }}"
 """
 
 RETURN = r"""

@@ -26,7 +26,7 @@ author:
 EXAMPLES = r"""
 - name: Say which files there are
   ansible.builtin.debug:
-    msg: "{{ query('modelops.tensorflow_serving.server_files', *tfserving_host.servers.instances, group='tfserving')
+    msg: "{{ query('modelops.tensorflow_serving.server_files', *__tfserving_host.servers.instances, group='tfserving')
       | map(attribute='path') }}"
 """
 

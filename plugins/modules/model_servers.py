@@ -154,7 +154,7 @@ EXAMPLES = r"""
     config_path: /etc/tensorflow-serving
     package_directory: /var/lib/tensorflow-serving/packages
     catalog: "{{ tfserving_models_catalog }}"
-    instances: "{{ tfserving_host.servers.instances }}"
+    instances: "{{ __tfserving_host.servers.instances }}"
 """
 
 RETURN = r"""

@@ -176,7 +176,7 @@ EXAMPLES = r"""
     data_path: /var/lib/tensorflow-serving
     package:
       version: 2.19.*
-  register: tfserving_host
+  register: __tfserving_host
 """
 
 RETURN = r"""

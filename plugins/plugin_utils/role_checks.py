@@ -105,7 +105,8 @@ def _apt_repository(values: RoleInput, _: Inventory) -> list[str]:
 
 
 def _apt_key(values: RoleInput, _: Inventory) -> list[str]:
-    return key_file_problems(values["tfserving_apt_key"]) if values["__tfserving_apt_key_form"] == "file" else []
+    is_file = values["__tfserving_apt_key_form"] == "file"
+    return key_file_problems(values["tfserving_apt_key"]) if is_file else []
 
 
 def _apt_proxy(values: RoleInput, _: Inventory) -> list[str]:
@@ -209,18 +210,16 @@ def _gateway(values: RoleInput, inventory: Inventory) -> list[str]:
     of_role = {
         **{name: values[f"tfserving_gateway_{name}"] for name in ("port", "names", "users", "allow_anonymous", "open")},
         **{name: values[f"__tfserving_gateway_{name}"] for name in ("certificate", "key", "client_ca")},
-        "metrics_path": values["tfserving_service_monitoring_path"],
+        "metrics_path": service["tfserving_service_monitoring_path"],
         "files_on_host": values["tfserving_gateway_tls_files_on_host"],
         "self_signed": values["tfserving_gateway_tls_self_signed"],
-        "limits": {name: _gateway_limit(values, name) for name in LIMITS},
+        "limits": {
+            **{f"client_{name}": value for name, value in values["__tfserving_gateway_client_limits"].items()},
+            **{name: values[f"tfserving_gateway_{name}"] for name in LIMITS if not name.startswith("client_")},
+        },
         "server_client_verify": service["tfserving_service_ssl"].get("client_verify", False),
     }
     return read_input(of_role, servers)[1]
-
-
-def _gateway_limit(values: RoleInput, name: str) -> Any:
-    _, of_client, key = name.partition("client_")
-    return values["__tfserving_gateway_client_limits"][key] if of_client else values[f"tfserving_gateway_{name}"]
 
 
 # tfserving_monitoring

@@ -56,14 +56,14 @@ def digest(*parts: str | bytes) -> str:
     return total.hexdigest()[:16]
 
 
-def write_if_changed(path: Path, text: str, mode: int = 0o644) -> None:
+def write_if_changed(path: Path, text: str) -> None:
     """Leave a file with this content; an unchanged file keeps its time stamp."""
     if path.is_file() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
-    fresh.chmod(mode)
+    fresh.chmod(0o644)
     fresh.replace(path)
 
 

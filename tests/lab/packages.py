@@ -94,10 +94,10 @@ class Package:
         return f"{self.name}_{self.version}_all.deb"
 
 
-def server(version: str, name: str = PLAIN, launcher: str | None = None) -> Package:
-    """A model server; without a launcher of its own it serves, or has the fault of its version."""
+def server(version: str, name: str = PLAIN) -> Package:
+    """A model server, which serves or has the fault of its version."""
     programs = (
-        (PROGRAM, launcher or FAULTY.get(version, SERVES)),
+        (PROGRAM, FAULTY.get(version, SERVES)),
         ("DEBIAN/postinst", SERVER_POSTINST),
         ("DEBIAN/prerm", SERVER_PRERM),
     )
@@ -109,9 +109,9 @@ def servers(*versions: str) -> list[Package]:
     return [server(version, name) for name in COMPONENTS for version in versions]
 
 
-def intruder(name: str = "coreutils", version: str = "99.0") -> Package:
+def intruder() -> Package:
     """A newer build of one of Debian's packages, as a careless or hostile third-party repository offers it."""
-    return Package(name, version, component=PLAIN, programs=(("DEBIAN/preinst", REFUSE_TO_BE_INSTALLED),))
+    return Package("coreutils", "99.0", component=PLAIN, programs=(("DEBIAN/preinst", REFUSE_TO_BE_INSTALLED),))
 
 
 def build_package(package: Package, into: Path, scratch: Path, sources: Path = SOURCES) -> None:

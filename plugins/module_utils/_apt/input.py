@@ -50,7 +50,7 @@ def repository_problems(settings: dict[str, Any], prefix: str) -> list[str]:
 
 
 def key_file_problems(file: str) -> list[str]:
-    """Return what is wrong with the key where it is a file on the controller."""
+    """Return what is wrong with a key that is a file on the controller."""
     if Path(file).expanduser().is_file():
         return []
     return [f"tfserving_apt_key is {printable(file)}, and no such file is on the controller."]

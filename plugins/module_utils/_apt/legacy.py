@@ -37,7 +37,7 @@ class Repository(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Change:
+class LegacyChange:
     """What becomes of one file. Texts are for people, with passwords taken out."""
 
     path: Path
@@ -65,13 +65,13 @@ def host_of(repository: str) -> str:
 
 def legacy_changes(
     etc_apt: Path, repositories: list[Repository], fingerprints: list[str], warn: Callable[[str], None]
-) -> list[Change]:
+) -> list[LegacyChange]:
     """Return what becomes of the files that the apt-key way left of repositories and of their keys.
 
     A keyring that is shared with others stays, with a warning that has the command which removes the keys. The first
     repository's key stays trusted while other sources of the same host live by such trust.
     """
-    changes: list[Change | None] = []
+    changes: list[LegacyChange | None] = []
     if (etc_apt / "sources.list").is_file():
         changes.append(_source_change(etc_apt / "sources.list", repositories, may_be_deleted=False))
     for path in _files(etc_apt / "sources.list.d", ".list"):
@@ -95,7 +95,7 @@ def legacy_changes(
         found = [one for one in dict.fromkeys(fingerprints) if any(key.startswith(one) for key in keys)]
         is_alone = all(key.split()[0] in found for key in keys)
         if found and is_alone and path not in keyrings:
-            changes.append(Change(path, content=None, before="".join(f"{key}\n" for key in keys), after=""))
+            changes.append(LegacyChange(path, content=None, before="".join(f"{key}\n" for key in keys), after=""))
         elif found:
             warn(
                 f"{path} lets {' and '.join(found)} sign for every repository. It is a keyring that others use too, so "
@@ -158,7 +158,7 @@ def _is_ours(entry: re.Match[str], repositories: list[Repository]) -> bool:
     )  # fmt: skip
 
 
-def _source_change(path: Path, repositories: list[Repository], may_be_deleted: bool) -> Change | None:
+def _source_change(path: Path, repositories: list[Repository], may_be_deleted: bool) -> LegacyChange | None:
     """Return what becomes of a one-line source; None when it has no active entry of the repositories."""
     lines = path.read_bytes().splitlines(keepends=True)
     kept: list[bytes] = []
@@ -169,7 +169,7 @@ def _source_change(path: Path, repositories: list[Repository], may_be_deleted: b
     if len(kept) == len(lines):
         return None
     deleted = may_be_deleted and not any(_is_of_use(os.fsdecode(line), repositories) for line in kept)
-    return Change(
+    return LegacyChange(
         path=path,
         content=None if deleted else b"".join(kept),
         before=_shown(lines),

@@ -70,7 +70,7 @@ def select(available: Sequence[Package], versions: Sequence[str], newer: Newer) 
     return chosen
 
 
-class Plan(NamedTuple):
+class MirrorPlan(NamedTuple):
     """What the mirror will hold; the name of each list is the state that the user is shown."""
 
     kept: list[Package]
@@ -90,7 +90,7 @@ def make_plan(
     names: Sequence[str],
     prune: bool,
     newer: Newer,
-) -> Plan:
+) -> MirrorPlan:
     """Decide what becomes of the packages that are published, that upstream has and that are given as files.
 
     With `prune`, a published package stays only where it would be taken in today. Raises RepositoryError, above all
@@ -118,7 +118,7 @@ def make_plan(
             )
     identities = {package.identity for package in today}
     kept = [package for package in published if not prune or package.identity in identities]
-    plan = Plan(
+    plan = MirrorPlan(
         kept=kept,
         added=[package for identity, package in wanted.items() if identity not in known],
         dropped=[package for package in published if package not in kept],
@@ -128,7 +128,7 @@ def make_plan(
     return plan
 
 
-def rows(plan: Plan, newer: Newer) -> list[dict[str, Any]]:
+def rows(plan: MirrorPlan, newer: Newer) -> list[dict[str, Any]]:
     """Return the plan as the rows of a table: by name, the newest version first."""
     states = {package: state for state in plan._fields for package in getattr(plan, state)}
     listed = []

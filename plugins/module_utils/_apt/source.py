@@ -16,7 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import apt_get
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.legacy import (
-    Change,
+    LegacyChange,
     Repository,
     conflicting_sources,
     host_of,
@@ -192,7 +192,7 @@ class Source:
         status = path.stat() if path.exists() else None
         replace_file(path, content, mode, *((status.st_uid, status.st_gid) if status else ()))
 
-    def apply(self, files: list[File], legacy: list[Change]) -> None:
+    def apply(self, files: list[File], legacy: list[LegacyChange]) -> None:
         """Write and remove what is not as it should be, fetch the lists, and take all of it back where that fails.
 
         Raises SourceError and OSError.
@@ -268,7 +268,7 @@ def absent(source: Source) -> dict[str, Any]:
     return {"changed": bool(there), "diff": diff}
 
 
-def legacy_diff(change: Change) -> dict[str, str]:
+def legacy_diff(change: LegacyChange) -> dict[str, str]:
     after_header = str(change.path) if change.content is not None else f"{change.path} (deleted)"
     return {
         "before_header": str(change.path),

@@ -95,8 +95,8 @@ def replace_file(
 ) -> None:
     """Write all of a file or nothing by one rename, whenever this process is killed or the host loses power.
 
-    What gets the name is a new file that no user but this process's has ever had open; without user and group it
-    belongs to these. prepare is called with its path before the rename, which it prevents by raising. Raises OSError.
+    What gets the name is a new file that no user but this process's has ever had open, and whose it is without user
+    and group. prepare is called with its path before the rename, which it prevents by raising. Raises OSError.
     """
     # Hidden: apt and nginx read what has other names in their directories.
     new = path.with_name(f".{path.name.lstrip('.')}.new")

@@ -36,8 +36,8 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def listed(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Return names as one printable text in order, the first few where they are many."""
+def listed(names: Iterable[str], between: str = ", ") -> str:
+    """Return names as one printable text in order, the first five where they are more."""
     ordered = sorted(map(printable, names))
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return (between.join(ordered[:most]) or "(none)") + more
+    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return (between.join(ordered[:5]) or "(none)") + more

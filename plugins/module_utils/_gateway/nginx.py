@@ -30,6 +30,10 @@ SITE_PATH = ROOT / "conf.d" / f"{SITE}.conf"
 LOG = Path("/var/log/tfserving-gateway/access.log")
 # What the servers last said of their health. nginx makes the directory.
 HEALTH = Path("/run/tfserving-gateway-health")
+# Where 0.1 logged.
+OLD_LOG = Path("/var/log/nginx/tfserving-gateway.log")
+ERROR_LOG = Path("/var/log/nginx/error.log")
+PAGES = Path("/var/www/html")
 TAKE_SECONDS = 10
 
 
@@ -46,9 +50,9 @@ class File:
     mode: int = 0o644
     group: str = "root"
 
-    def differs(self, root: Path = ROOT) -> bool:
+    def differs(self) -> bool:
         """Return whether it is not like this on the host."""
-        path = root / self.path
+        path = ROOT / self.path
         try:
             status = path.stat()
             same = path.read_text() == self.content
@@ -56,9 +60,9 @@ class File:
             return True
         return not same or (status.st_mode & 0o7777, status.st_uid) != (self.mode, 0) or _group(status) != self.group
 
-    def write(self, root: Path) -> None:
+    def write(self) -> None:
         """Make it like this."""
-        path = root / self.path
+        path = ROOT / self.path
         make_directory(path.parent)
         replace_file(path, self.content.encode(), self.mode, 0, grp.getgrnam(self.group).gr_gid)
 
@@ -79,46 +83,46 @@ def _group(status: os.stat_result) -> str:
         return str(status.st_gid)
 
 
-def workers_group(root: Path = ROOT) -> str:
+def workers_group() -> str:
     """Return the group of nginx's workers, which nginx.conf names: Debian's is www-data."""
-    text = (root / "nginx.conf").read_text()
+    text = (ROOT / "nginx.conf").read_text()
     found = re.search(r"^\s*user\s+([^\s;]+)(?:\s+([^\s;]+))?\s*;", text, re.MULTILINE)
     if not found:
         return "root"
     return found[2] or grp.getgrgid(pwd.getpwnam(found[1]).pw_gid).gr_name
 
 
-def includes_conf_d(root: Path = ROOT) -> bool:
+def includes_conf_d() -> bool:
     """Return whether nginx.conf includes conf.d, as that of Debian and of nginx's own packages does."""
-    text = (root / "nginx.conf").read_text()
-    return bool(re.search(rf"^\s*include\s+(?:{re.escape(str(root))}/)?conf\.d/\*\.conf\s*;", text, re.MULTILINE))
+    text = (ROOT / "nginx.conf").read_text()
+    return bool(re.search(rf"^\s*include\s+(?:{re.escape(str(ROOT))}/)?conf\.d/\*\.conf\s*;", text, re.MULTILINE))
 
 
 @contextmanager
-def staged(files: list[File], removed: list[str], root: Path = ROOT, run: Path = RUN) -> Iterator[Path]:
+def staged(files: list[File], removed: list[str]) -> Iterator[Path]:
     """Give a directory that is /etc/nginx as it will be: the host's own files by links, ours as they are to be.
 
     It lies in memory and is root's alone, as there are keys in it. What nginx makes when it looks at our site is made
     in there: our log, and the directory for the servers' health.
     """
-    make_directory(run)
-    stage = Path(tempfile.mkdtemp(dir=run, prefix="stage-"))
+    make_directory(RUN)
+    stage = Path(tempfile.mkdtemp(dir=RUN, prefix="stage-"))
     try:
         files = [file for file in files if not file.path.startswith("/")]
         ours = {file.path for file in files} | {path for path in removed if not path.startswith("/")}
         folders = {Path(path).parent.name for path in ours}
-        for entry in root.iterdir():
+        for entry in ROOT.iterdir():
             if entry.name not in {"nginx.conf", *folders}:
                 (stage / entry.name).symlink_to(entry)
         for folder in folders:
             (stage / folder).mkdir()
-            for entry in root.glob(f"{folder}/*"):
+            for entry in ROOT.glob(f"{folder}/*"):
                 if f"{folder}/{entry.name}" not in ours:
                     (stage / folder / entry.name).symlink_to(entry)
         moved = {str(LOG): f"{stage}/{LOG.name}", str(HEALTH): f"{stage}/{HEALTH.name}"}
-        moved.update((f"{root}/{folder}/", f"{stage}/{folder}/") for folder in folders)
+        moved.update((f"{ROOT}/{folder}/", f"{stage}/{folder}/") for folder in folders)
         texts = {file.path: file.content for file in files}
-        for name, text in {**texts, "nginx.conf": (root / "nginx.conf").read_text()}.items():
+        for name, text in {**texts, "nginx.conf": (ROOT / "nginx.conf").read_text()}.items():
             for there, here in moved.items():
                 text = text.replace(there, here)
             (stage / name).write_text(text)
@@ -168,13 +172,13 @@ def has_log() -> bool:
     return (status.st_mode & 0o7777, _group(status)) == (0o640, "adm")
 
 
-def make_log(old: Path = Path("/var/log/nginx/tfserving-gateway.log")) -> None:
+def make_log() -> None:
     """Make it so, before nginx makes it for everybody to read. What 0.1 has logged elsewhere comes along."""
     adm = grp.getgrnam("adm").gr_gid
     make_directory(LOG.parent)
     os.chown(LOG.parent, 0, adm)
-    for path in old.parent.glob(f"{old.name}*"):
-        path.replace(LOG.with_name(path.name.replace(old.name, LOG.name)))
+    for path in OLD_LOG.parent.glob(f"{OLD_LOG.name}*"):
+        path.replace(LOG.with_name(path.name.replace(OLD_LOG.name, LOG.name)))
     LOG.touch(mode=0o640)
     LOG.chmod(0o640)
     os.chown(LOG, 0, adm)
@@ -221,17 +225,17 @@ def start() -> None:
     _systemctl("start", "nginx.service")
 
 
-def take(restart: bool, error_log: Path = Path("/var/log/nginx/error.log")) -> None:
+def take(restart: bool) -> None:
     """Have nginx take its configuration, and its unit where it restarts, and return when it has. Raises NginxError.
 
     A reload that cannot bind a port ends well for systemctl, and the old workers go on: new ones are what shows.
     """
-    mark = error_log.stat().st_size if error_log.exists() else 0
+    mark = ERROR_LOG.stat().st_size if ERROR_LOG.exists() else 0
     if restart or not is_active():
         try:
             _systemctl("restart", "nginx.service")
         except NginxError as error:
-            raise NginxError("\n".join([str(error), *_emergencies(error_log, mark)])) from error
+            raise NginxError("\n".join([str(error), *_emergencies(mark)])) from error
         return
     master = master_pid()
     before = workers(master)
@@ -239,14 +243,14 @@ def take(restart: bool, error_log: Path = Path("/var/log/nginx/error.log")) -> N
     deadline = time.monotonic() + TAKE_SECONDS
     while not workers(master) - before:
         if time.monotonic() > deadline:
-            raise NginxError("\n".join(["nginx goes on with its old configuration:", *_emergencies(error_log, mark)]))
+            raise NginxError("\n".join(["nginx goes on with its old configuration:", *_emergencies(mark)]))
         time.sleep(0.1)
 
 
-def _emergencies(error_log: Path, mark: int) -> list[str]:
+def _emergencies(mark: int) -> list[str]:
     """Return the lines about what failed that were logged after a mark."""
     try:
-        with error_log.open("rb") as file:
+        with ERROR_LOG.open("rb") as file:
             file.seek(mark)
             text = file.read().decode(errors="replace")
     except OSError:
@@ -254,12 +258,12 @@ def _emergencies(error_log: Path, mark: int) -> list[str]:
     return list(dict.fromkeys(line.partition("]")[2] for line in text.splitlines() if "[emerg]" in line))
 
 
-def unused_default_site(root: Path = ROOT, pages: Path = Path("/var/www/html")) -> list[str]:
+def unused_default_site() -> list[str]:
     """Return Debian's link to its example site where nobody uses it: site and page are as they were packaged."""
-    link, packaged = root / "sites-enabled/default", root / "sites-available/default"
+    link, packaged = ROOT / "sites-enabled/default", ROOT / "sites-available/default"
     if not link.is_symlink() or not packaged.is_file() or link.resolve() != packaged.resolve():
         return []
-    if pages.is_dir() and any(page.name != "index.nginx-debian.html" for page in pages.iterdir()):
+    if PAGES.is_dir() and any(page.name != "index.nginx-debian.html" for page in PAGES.iterdir()):
         return []
     done = subprocess.run(  # noqa: S603 - the arguments are a list, no shell reads them
         ["/usr/bin/dpkg", "--verify", "nginx-common"], capture_output=True, text=True, check=False

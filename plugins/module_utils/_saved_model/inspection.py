@@ -150,13 +150,6 @@ class Inspection:
         return [name for name, one in self.signatures.items() if one["outputs"] and name not in self.composite]
 
 
-def inspect_saved_model(path: Path) -> Inspection:
-    """Return what the SavedModel in a directory says of itself. Raises SavedModelError where it cannot be read."""
-    with _directory(path) as directory:
-        inspection = _inspect_graph(path, directory)
-        return replace(inspection, shards=_inspect_variables(path, directory, inspection)[0])
-
-
 def check_saved_model(path: Path, contract: dict[str, Any] | None = None) -> Inspection:
     """Return what the SavedModel in a directory says of itself.
 

@@ -284,17 +284,6 @@ def render_file(name: str, values: Any) -> str:
     return render(read, message)
 
 
-def check_file(name: str, text: str | bytes) -> None:
-    """Raise ServerConfigError for a text of a file of FILES that the server would refuse."""
-    message, check = FILES[name]
-    try:
-        problems = check(parse(text, message))
-    except TextFormatError as error:
-        problems = [str(error)]
-    if problems:
-        raise ServerConfigError(name, problems)
-
-
 def parse_models_config(text: str | bytes) -> dict[str, dict[str, Any]]:
     """Return the models of a models.config by their names, each as a ModelConfig.
 

@@ -3,10 +3,10 @@
 """Reads and writes protobuf text format by a schema, with nothing but Python's own library, as it runs on the hosts.
 
 A message is a dict of its fields as JSON knows them: lists, dicts for maps, enum values by name, an Any with the key
-@type, a google.protobuf wrapper as the bare value. What the real parsers refuse, parse refuses. Beyond that it refuses
-what nobody needs in a server's configuration: + before a number, a space after -, extensions, inf and nan, enum values
-as numbers, unknown escapes, control characters, white space beyond ASCII, a list without a colon, and an Any
-in its encoded form.
+@type, a google.protobuf wrapper as the bare value. Written is all of this. Read is what models.config consists of:
+strings, whole numbers, enums, messages and maps. What the real parsers refuse, parse refuses. Beyond that it refuses
+what nobody needs there: + before a number, a space after -, extensions, enum values as numbers, unknown escapes,
+control characters, white space beyond ASCII, and a list without a colon.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ _RANGES = {
     "int64": range(-(2**63), 2**63),
 }
 _DEFAULTS: dict[str, Any] = {"string": "", "bool": False, "float": 0.0, "double": 0.0}
-_BOOLEANS = {"true": True, "t": True, "True": True, "1": True, "false": False, "f": False, "False": False, "0": False}
 _FLOAT_MAX = (2 - 2**-23) * 2.0**127
 
 _TOKEN = re.compile(
@@ -35,7 +34,6 @@ _TOKEN = re.compile(
     |(?P<name>[A-Za-z_][0-9A-Za-z_]*)
     |(?P<number>-?\.?[0-9][0-9A-Za-z_.+-]*)
     |(?P<string>"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\.)*"|'(?:[^'\\\x00-\x08\x0a-\x1f\x7f]|\\.)*')
-    |(?P<any>\[[A-Za-z0-9_./-]+/[A-Za-z0-9_.]+\])
     |(?P<sign>[{}<>\[\]:,;])""",
     re.VERBOSE,
 )
@@ -83,7 +81,10 @@ class Field:
 
 
 def parse(text: str | bytes, message: Message) -> dict[str, Any]:
-    """Return the message that a text says. Raises TextFormatError with the line for any other text."""
+    """Return the message that a text says, without booleans, floats, wrappers and Any, which no text to be read has.
+
+    Raises TextFormatError with the line for any other text.
+    """
     if isinstance(text, bytes):
         try:
             text = text.decode()
@@ -160,9 +161,8 @@ class _Parser:
         return values
 
     def _field(self, of: Field, name: str, values: dict[str, Any], depth: int) -> None:
-        is_scalar = of.message is None and of.kind != "any" and not of.wrapped
         has_colon = self._take(":")
-        if is_scalar and not has_colon:
+        if of.message is None and not has_colon:
             self._fail(f": is expected after {name}")
         if not _is_many(of):
             values[name] = self._value(of, depth)
@@ -180,18 +180,15 @@ class _Parser:
             self._expect(",")
 
     def _value(self, of: Field, depth: int) -> Any:
-        if of.wrapped:
-            wrapper = Message("wrapper", {"value": Field(of.kind)})
-            return self._enclosed(wrapper, depth).get("value", default(Field(of.kind)))
-        if of.kind == "any":
-            return self._any(of, depth)
         if of.message is not None:
             values = self._enclosed(of.message, depth)
             if of.kind != "map":
                 return values
             entry = of.message.fields
             return values.get("key", default(entry["key"])), values.get("value", default(entry["value"]))
-        return getattr(self, f"_{'integer' if of.kind in _RANGES else of.kind}")(of)
+        if of.kind == "string":
+            return self._string()
+        return self._enum(of) if of.kind == "enum" else self._integer(of)
 
     def _enclosed(self, message: Message, depth: int) -> dict[str, Any]:
         if self._take("<"):
@@ -199,24 +196,7 @@ class _Parser:
         self._expect("{")
         return self.message(message, "}", depth + 1)
 
-    def _any(self, of: Field, depth: int) -> dict[str, Any]:
-        end = ">" if self._take("<") else "}"
-        if end == "}":
-            self._expect("{")
-        if self._kind != "any":
-            self._fail("[type.googleapis.com/...] is expected")
-        types = {f"[{ANY_PREFIX}{message.name}]": message for message in of.types}
-        if self._token not in types:
-            self._fail(f"{self._token} is none of {' '.join(types)}")
-        message = types[self._advance()]
-        self._take(":")
-        values = {"@type": ANY_PREFIX + message.name, **self._enclosed(message, depth + 1)}
-        if not self._take(","):
-            self._take(";")
-        self._expect(end)
-        return values
-
-    def _string(self, _of: Field) -> str:
+    def _string(self) -> str:
         if self._kind != "string":
             self._fail("a string in quotes is expected")
         content = b""
@@ -254,22 +234,6 @@ class _Parser:
             self._fail(f"{self._token} is out of range for {of.kind}")
         self._advance()
         return number
-
-    def _float(self, of: Field) -> float:
-        if self._kind != "number" or not _FLOAT.fullmatch(self._token):
-            self._fail(f"a number is expected, not {self._token or 'the end'}")
-        number = float(self._token.rstrip("fF"))
-        if not _is_finite(number, of):
-            self._fail(f"{self._token} is out of range for {of.kind}")
-        self._advance()
-        return number
-
-    _double = _float
-
-    def _bool(self, _of: Field) -> bool:
-        if self._kind not in ("name", "number") or self._token not in _BOOLEANS:
-            self._fail(f"true or false is expected, not {self._token or 'the end'}")
-        return _BOOLEANS[self._advance()]
 
     def _enum(self, of: Field) -> str:
         if self._kind != "name" or self._token not in of.choices:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Mapping, Protocol, Sequence
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import (
-    CatalogError,
     Model,
     Pull,
     check_served,

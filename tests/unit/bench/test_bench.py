@@ -46,7 +46,7 @@ def test_rows_are_compared_with_rsync_and_aligned() -> None:
     cells = report.case_rows(rows, yardstick="rsync")
     assert [row[3] for row in cells] == ["1.00", "1.25"]
     assert [row[3] for row in report.case_rows(rows, yardstick="absent")] == ["", ""]
-    table = report.markdown_table(report.HEADER, cells).splitlines()
+    table = report.markdown_table(report.case_header("rsync"), cells).splitlines()
     assert len({len(line) for line in table}) == 1
     assert [table[3].split("|")[column].strip() for column in (1, 5)] == ["ours", "12"]
 

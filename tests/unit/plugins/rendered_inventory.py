@@ -24,18 +24,18 @@ from ansible.plugins.loader import init_plugin_loader  # noqa: E402
 from ansible.template import Templar, trust_as_template  # noqa: E402
 
 init_plugin_loader([str(ROOT / ".collections")])
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import (  # noqa: E402
-    instances as server_instances,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import KNOWN_FLAGS  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (  # noqa: E402
+    Host,
+    as_dicts,
+    instances,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import (  # noqa: E402
-    gateway_info,
-    server_instances_info,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_info  # noqa: E402
 
+HOST = Host(flags=KNOWN_FLAGS, cpus={0, 1}, numa_nodes={0})
 LOADER = DataLoader()
 # What tasks of the playbook leave for those after them.
 LEFT = {
-    "__tfserving_service_allowed": {"networks": [], "enforced_by": "nobody"},
     "__tfserving_gateway_has_http2_directive": True,
     "__tfserving_apt_key": {"usable": True, "changed": False},
     "__tfserving_monitoring_textfile": {"stat": {"pw_name": "prometheus", "exists": True}},
@@ -86,11 +86,13 @@ class Role:
         arguments: dict[str, Any] = self.templar.template(max(given, key=len))
         return arguments
 
-    def rendered(self, template: str, **variables: Any) -> str:
+    def value(self, variable: str) -> Any:
+        """Return what a variable comes to."""
+        return self.templar.template(trust_as_template(f"{{{{ {variable} }}}}"))
+
+    def rendered(self, template: str) -> str:
         """Return what the role makes of its template."""
-        call = trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{template}') }}}}")
-        known = self.templar.available_variables | variables
-        return str(self.templar.copy_with_new_env(available_variables=known).template(call))
+        return str(self.value(f"lookup('ansible.builtin.template', '{template}')"))
 
 
 def walked(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -137,17 +139,18 @@ def files(inventory: dict[str, Any]) -> dict[str, str]:
     asked(models, "saved_models_prune", "timeout_seconds", "unit", "instances")
 
     service = Role("tfserving_service", inventory)
-    plan = ran(server_instances_info, service.arguments("server_instances_info"))
-    service = Role("tfserving_service", inventory, __tfserving_service_plan=plan)
-    for instance in plan["instances"]:
-        unit = service.rendered("tensorflow-model-server.service.j2", item=instance)
-        made[f"tfserving_service/{instance['unit']}.service"] = unit
-        for name in instance["files"]:
-            made[f"tfserving_service/{instance['unit']}/{name}"] = service.rendered(f"{name}.j2", item=instance)
+    wanted = service.value("__tfserving_service_wanted")
+    of_role = {**wanted, **wanted["defaults"], "config_path": service.value("tfserving_config_path")}
+    servers = as_dicts(instances(wanted["instances"], of_role, HOST))
+    host = {"servers": {"instances": servers, "systemd_version": 257}, "networks": {"allowed": []}}
+    for file in Role("tfserving_service", inventory, __tfserving_host=host).value("__tfserving_service_files"):
+        path = Path(file["path"])
+        name = path.name if path.suffix == ".service" else f"{file['unit']}/{path.name}"
+        made[f"tfserving_service/{name}"] = file["content"]
 
-    gateway = Role("tfserving_gateway", inventory, __tfserving_service_plan=plan)
+    gateway = Role("tfserving_gateway", inventory, __tfserving_host=host)
     routes = ran(gateway_info, gateway.arguments("gateway_info")) | {"has_ipv6": True}
-    gateway = Role("tfserving_gateway", inventory, __tfserving_service_plan=plan, __tfserving_gateway_plan=routes)
+    gateway = Role("tfserving_gateway", inventory, __tfserving_host=host, __tfserving_gateway_plan=routes)
     made["tfserving_gateway/gateway.conf"] = gateway.rendered("gateway.conf.j2")
 
     monitoring = Role("tfserving_monitoring", inventory)
@@ -161,11 +164,6 @@ def files(inventory: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    server_instances_info.systemd_version = lambda _: 257
-    server_instances_info.properties_of = lambda _, units, *__: {unit: {} for unit in units}
-    server_instances_info.installed_flags = lambda _: {}
-    server_instances_info.host_numbers = lambda _: {0, 1}
-    server_instances.holders = lambda _: []
     inventory, directory = sys.argv[1:]
     for name, text in files(dict(load(Path(inventory)))).items():
         path = Path(directory, name)

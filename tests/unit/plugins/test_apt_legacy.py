@@ -12,7 +12,7 @@ import pytest
 from openpgp_packets import SUBKEY, TRUST, USER_ID, armour, fingerprint, new_packet, old_packet, rsa_key
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.legacy import (
-    Change,
+    LegacyChange,
     Repository,
     conflicting_sources,
     legacy_changes,
@@ -37,7 +37,7 @@ OURS, OTHERS = fingerprint(BODY), fingerprint(OTHER_BODY)
 
 KEYRING = "/etc/apt/keyrings/tensorflow-serving.gpg"
 
-Clean = Callable[..., list[Change]]
+Clean = Callable[..., list[LegacyChange]]
 
 
 def repository(uri: str = URI, suite: str = "stable", *components: str) -> Repository:
@@ -63,7 +63,7 @@ def warnings() -> list[str]:
 def clean(etc_apt: Path, warnings: list[str]) -> Clean:
     """Does to the files what legacy_changes says, and returns that."""
 
-    def run(*repositories: Repository, fingerprints: tuple[str, ...] = (OURS,)) -> list[Change]:
+    def run(*repositories: Repository, fingerprints: tuple[str, ...] = (OURS,)) -> list[LegacyChange]:
         changes = legacy_changes(etc_apt, list(repositories or (SERVING,)), list(fingerprints), warnings.append)
         for change in changes:
             if change.content is None:
@@ -209,7 +209,7 @@ def test_file_that_holds_nothing_but_the_key_is_deleted(
     clean: Clean, etc_apt: Path, warnings: list[str], name: str
 ) -> None:
     (etc_apt / name).write_bytes(armour(KEY) if name.endswith(".asc") else KEY)
-    assert clean() == [Change(etc_apt / name, content=None, before=f"{OURS} Owner\n", after="")]
+    assert clean() == [LegacyChange(etc_apt / name, content=None, before=f"{OURS} Owner\n", after="")]
     assert (contents(etc_apt), warnings) == ({}, [])
 
 

@@ -15,7 +15,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.m
     KEY_NAME,
     PACKAGES,
     Layout,
-    Plan,
+    MirrorPlan,
     describe_deb,
     is_complete,
     make_plan,
@@ -153,7 +153,7 @@ def test_mirror_never_becomes_empty(prune: bool) -> None:
 
 
 def test_table_has_the_newest_version_first() -> None:
-    plan = Plan(kept=packages("2.9.0"), added=packages("2.10.0"), dropped=packages("2.8.0", name=UNIVERSAL))
+    plan = MirrorPlan(kept=packages("2.9.0"), added=packages("2.10.0"), dropped=packages("2.8.0", name=UNIVERSAL))
     listed = [(row["package"], row["version"], row["state"]) for row in rows(plan, newer)]
     assert listed == [(NAME, "2.10.0", "added"), (NAME, "2.9.0", "kept"), (UNIVERSAL, "2.8.0", "dropped")]
 

@@ -196,7 +196,7 @@ def test_bomb_in_depth_is_refused(refusal: Callable[..., str], monkeypatch: pyte
     assert refusal(tar_of((member("/".join("abcdefghijklm")), b""))) == "the archive has more than 10 members"
 
 
-def test_no_room_ends_it_before_the_file_is_written(unpacking: Unpacking) -> None:
+def test_full_disk_ends_it_before_the_file_is_written(unpacking: Unpacking) -> None:
     def no_room(size: int) -> None:
         raise SavedModelError(f"no space for {size}")
 

@@ -35,7 +35,8 @@ def test_converted_inventory_gives_the_files_that_it_gave(name: str, tmp_path: P
 @pytest.mark.parametrize("path", SPECS, ids=[path.parts[-3] for path in SPECS])
 def test_converted_inventory_is_what_the_roles_ask_for(path: Path, name: str) -> None:
     """null is taken where it means something, by Ansible too, which checks these before a role runs."""
-    options = yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+    entry_points = yaml.safe_load(path.read_text())["argument_specs"].values()
+    options = {name: option for entry_point in entry_points for name, option in entry_point.get("options", {}).items()}
     inventory = yaml.safe_load((HERE / "converted_inventory" / name / "now.yml").read_text())
     given = {variable: value for variable, value in inventory.items() if variable in options}
     assert ArgumentSpecValidator(options).validate(given).error_messages == []

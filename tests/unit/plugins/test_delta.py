@@ -1,11 +1,13 @@
-"""What of a large file is new: found by comparing the two versions that the controller has."""
+"""What of a large file is new: found by comparing two versions on the controller, and put together on the host."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._delta.delta import DELTAS, apply_deltas
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import run_cache
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish import delta
 
@@ -26,14 +28,17 @@ def compared(tmp_path: Path, old: bytes, new: bytes, stamp: str = "") -> delta.C
     return delta.compare(tmp_path / "old", tmp_path / "new", stamp)
 
 
-def applied(old: bytes, size: int, found: delta.Comparison) -> bytes:
-    """Return what the host makes of an old file."""
-    made = bytearray(old[:size].ljust(size, b"\0"))
-    data = found.data.read_bytes()
-    for offset, length in found.runs or []:
-        made[offset : offset + length], data = data[:length], data[length:]
-    assert data == b""
-    return bytes(made)
+def applied(tmp_path: Path, size: int, found: delta.Comparison) -> bytes:
+    """Return what the host makes of its old file and the delta that has arrived."""
+    basis, staging = tmp_path / "basis", tmp_path / "staging"
+    (staging / DELTAS).mkdir(parents=True)
+    basis.mkdir()
+    (tmp_path / "old").rename(basis / "weights")
+    shutil.copy(found.data, staging / DELTAS)
+    apply_deltas({"weights": found.told({"size": size, "mtime_ns": 5})}, basis, staging)
+    assert [path.name for path in staging.iterdir()] == ["weights"]
+    assert (staging / "weights").stat().st_mtime_ns == 5
+    return (staging / "weights").read_bytes()
 
 
 OLD = bytes(number * number % 251 for number in range(1000))
@@ -56,7 +61,7 @@ def test_new_file_is_made_of_the_old_one_and_the_runs(tmp_path: Path, new: bytes
     found = compared(tmp_path, OLD, new)
     assert found
     assert found.runs == runs
-    assert applied(OLD, len(new), found) == new
+    assert applied(tmp_path, len(new), found) == new
     assert found.is_delta == (new != OLD)
 
 

@@ -390,13 +390,15 @@ def test_open_requests_are_the_connections_of_nginx_to_the_server() -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory as /etc/nginx."""
     root = tmp_path / "nginx"
     (root / "conf.d").mkdir(parents=True)
     (root / "conf.d/other.conf").write_text("other")
     (root / "mime.types").write_text("types")
     (root / "nginx.conf").write_text(f"user  www-data;\nhttp {{\n    include {root}/conf.d/*.conf;\n}}\n")
+    for name, path in {"ROOT": root, "RUN": tmp_path / "run", "PAGES": tmp_path / "html"}.items():
+        monkeypatch.setattr(nginx, name, path)
     return root
 
 
@@ -408,7 +410,7 @@ def test_stage_is_the_hosts_configuration_with_ours(root: Path, tmp_path: Path) 
         nginx.File("conf.d/ours.conf", f"key {root}/secrets/key; types {root}/mime.types;"),
         nginx.File("secrets/key", "new", 0o640),
     ]
-    with nginx.staged(files, ["secrets/gone"], root, tmp_path / "run") as stage:
+    with nginx.staged(files, ["secrets/gone"]) as stage:
         assert stage.stat().st_mode & 0o7777 == 0o700
         assert (stage / "nginx.conf").read_text().splitlines()[2] == f"    include {stage}/conf.d/*.conf;"
         assert (stage / "conf.d/ours.conf").read_text() == f"key {stage}/secrets/key; types {root}/mime.types;"
@@ -420,14 +422,14 @@ def test_stage_is_the_hosts_configuration_with_ours(root: Path, tmp_path: Path) 
 
 
 def test_nginx_conf_says_group_and_whether_it_includes_sites(root: Path) -> None:
-    assert nginx.workers_group(root) == "www-data"
-    assert nginx.includes_conf_d(root)
+    assert nginx.workers_group() == "www-data"
+    assert nginx.includes_conf_d()
     (root / "nginx.conf").write_text("user a staff;\nhttp {\n    # include conf.d/*.conf;\n}\n")
-    assert nginx.workers_group(root) == "staff"
-    assert not nginx.includes_conf_d(root)
+    assert nginx.workers_group() == "staff"
+    assert not nginx.includes_conf_d()
     (root / "nginx.conf").write_text("include conf.d/*.conf;")
-    assert nginx.workers_group(root) == "root"
-    assert nginx.includes_conf_d(root)
+    assert nginx.workers_group() == "root"
+    assert nginx.includes_conf_d()
 
 
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="asks dpkg")
@@ -438,7 +440,7 @@ def test_example_site_is_unused_as_long_as_nobody_has_touched_it(root: Path, tmp
     (root / "sites-enabled").mkdir()
     (root / "sites-available").mkdir()
     (root / "sites-available/default").write_text("site")
-    assert nginx.unused_default_site(root, pages) == []
+    assert nginx.unused_default_site() == []
     (root / "sites-enabled/default").symlink_to(root / "sites-available/default")
     (pages / "index.html").write_text("mine")
-    assert nginx.unused_default_site(root, pages) == []
+    assert nginx.unused_default_site() == []

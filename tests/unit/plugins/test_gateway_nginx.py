@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -86,21 +85,13 @@ def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch)
     program.write_text(NGINX)
     program.chmod(0o755)
     paths = {"ROOT": host.root, "RUN": host.run, "PENDING": host.run / "reload", "LOG": host.log, "HEALTH": host.health}
-    for name, value in {"NGINX": str(program), **paths}.items():
-        for module in (nginx, site_files):
-            monkeypatch.setattr(module, name, value)
+    paths |= {"OLD_LOG": tmp_path / "log/old.log", "ERROR_LOG": tmp_path / "error.log", "NGINX": program}
+    for name, path in paths.items():
+        monkeypatch.setattr(nginx, name, str(path) if name == "NGINX" else path)
     for name, path in {"DROP_IN": host.drop_in, "ROTATION": host.rotation}.items():
         monkeypatch.setattr(site_files, name, str(path))
     monkeypatch.setattr(site_files, "SHOWN", (site_files.CONF, str(host.drop_in), str(host.rotation)))
-    for name, function in {
-        "includes_conf_d": partial(nginx.includes_conf_d, host.root),
-        "make_log": partial(nginx.make_log, tmp_path / "log/old.log"),
-        "staged": lambda files, removed: nginx.staged(files, removed, host.root, host.run),
-        "take": partial(nginx.take, error_log=tmp_path / "error.log"),
-        "unused_default_site": list,
-    }.items():
-        monkeypatch.setattr(site_files, name, function)
-    monkeypatch.setattr(nginx.File.differs, "__defaults__", (host.root,))
+    monkeypatch.setattr(nginx, "unused_default_site", list)
     numbers = count()
     monkeypatch.setattr(nginx, "workers", lambda master: {next(numbers)})
     monkeypatch.setattr(nginx, "_systemctl", host.systemctl)

@@ -141,7 +141,7 @@ def written(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[
             **own,
             "ansible_managed": managed,
             "__tfserving_gateway_plan": result,
-            "tfserving_host": {"servers": {"instances": instances}},
+            "__tfserving_host": {"servers": {"instances": instances}},
             "__tfserving_gateway_certificate_path": given["certificate"],
             "__tfserving_gateway_key_path": given["key"],
             "tfserving_service_monitoring_path": given["metrics_path"],

@@ -111,7 +111,7 @@ def test_rules_of_nftables_keep_out_who_is_not_allowed_and_leave_other_ports_alo
     rules = render(
         "tfserving_service",
         "networks.nft.j2",
-        tfserving_host={
+        __tfserving_host={
             "servers": {"instances": [{"port": 8500, "rest_api_port": 8501}]},
             "networks": {"allowed": allowed_networks(allowed, [])},
         },

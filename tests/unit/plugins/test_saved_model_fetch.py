@@ -318,7 +318,7 @@ def test_progress_is_told_while_it_downloads_and_unpacks(
     assert host.beside() == [".staging-1", ".staging-1.download"]
 
 
-def test_room_is_asked_for_before_the_first_byte(
+def test_disk_space_is_asked_for_before_the_first_byte(
     host: Host, fetch_from: Callable[..., Received], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

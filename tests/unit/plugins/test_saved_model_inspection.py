@@ -41,9 +41,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     tensorflow_operations,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import (
+    Inspection,
     check_saved_model,
     examine_saved_model,
-    inspect_saved_model,
     signature_lines,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
@@ -148,6 +148,10 @@ def model(tmp_path: Path) -> Path:
     return make_saved_model(tmp_path / "1", shards=3)
 
 
+def inspected(path: Path) -> Inspection:
+    return examine_saved_model(path)[0]
+
+
 def problems_of(path: Path, contract: dict[str, Any] | None = None) -> list[str]:
     with pytest.raises(SavedModelError) as error:
         check_saved_model(path, contract)
@@ -200,7 +204,7 @@ def test_signature_that_no_request_can_call_is_refused_where_it_is_asked_for(
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_export_that_works_passes(name: str) -> None:
     inspection = check_saved_model(KINDS / name)
-    assert inspection == inspect_saved_model(KINDS / name)
+    assert inspection == inspected(KINDS / name)
     assert (inspection.tags, inspection.tensorflow_version, inspection.unrestored) == ([["serve"]], "2.21.0", {})
     json.dumps(inspection.signatures)
 
@@ -220,7 +224,7 @@ def test_export_that_loads_and_cannot_predict_is_refused(name: str, signature_na
     assert ", ".join(variables) in problem
     assert "model.export(DIR)" in problem
     assert f"keras.export.ExportArchive with add_endpoint('{signature_name}', ..., input_signature=[...])" in problem
-    assert inspect_saved_model(KINDS / name).unrestored == {signature_name: variables}
+    assert inspected(KINDS / name).unrestored == {signature_name: variables}
 
 
 def test_export_without_a_signature_is_refused_with_the_way_out() -> None:
@@ -241,7 +245,7 @@ def test_export_without_a_signature_is_refused_with_the_way_out() -> None:
     ],
 )
 def test_advice_is_for_what_made_the_model(tmp_path: Path, kind: str, made_by: str) -> None:
-    assert inspect_saved_model(KINDS / kind).made_by == made_by
+    assert inspected(KINDS / kind).made_by == made_by
     objects = {
         "Keras": message(7, message(1, message(1, message(2, "_inbound_nodes")))),
         "TensorFlow 2": message(7),
@@ -269,11 +273,11 @@ def test_export_for_other_tags_is_refused() -> None:
     (problem,) = problems_of(KINDS / "other_tag")
     assert "has no graph with the tag serve and no other" in problem
     assert "its graphs have the tags: gpu, serve; train;" in problem
-    assert inspect_saved_model(KINDS / "other_tag").tags == [["gpu", "serve"], ["train"]]
+    assert inspected(KINDS / "other_tag").tags == [["gpu", "serve"], ["train"]]
 
 
 def test_signatures_are_told_as_lines() -> None:
-    assert signature_lines(inspect_saved_model(KINDS / "subclass_archived").signatures) == [
+    assert signature_lines(inspected(KINDS / "subclass_archived").signatures) == [
         "call  input   x  float32 [-1, 2]",
         "call  output  output_0  float32 [-1, 1]",
         "serving_default  input   x  float32 [-1, 2]",
@@ -357,7 +361,7 @@ def test_each_signature_is_told_by_itself(tmp_path: Path) -> None:
         node("x", "NoOp"),
     ]
     path = write_graph(tmp_path / "1", message(2, *nodes), signature("bad", facts), signature("good", facts))
-    assert inspect_saved_model(path).unrestored == {"bad": ["a"]}
+    assert inspected(path).unrestored == {"bad": ["a"]}
 
 
 @pytest.mark.parametrize("handle", ["handle", "handle:0"])
@@ -370,7 +374,7 @@ def test_variable_goes_by_its_shared_name(tmp_path: Path, handle: str) -> None:
         node("assign", "AssignVariableOp", "handle_again", "x"),
     ]
     parts = message(2, *nodes), signature("s", SIGNATURES["serving_default"])
-    assert inspect_saved_model(write_graph(tmp_path / "1", *parts)).unrestored == {"s": ["weights"]}
+    assert inspected(write_graph(tmp_path / "1", *parts)).unrestored == {"s": ["weights"]}
     path = make_saved_model(tmp_path / "2")
     write_graph(path, *parts, message(3, message(3, "restore")))
     check_saved_model(path)
@@ -406,7 +410,7 @@ def test_variable_that_the_init_op_assigns_is_set(tmp_path: Path, init: bytes, o
         node("init", "NoOp", "^use"),
     ]
     path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]), init)
-    assert inspect_saved_model(path).unrestored == ({} if is_set else {"s": ["v"]})
+    assert inspected(path).unrestored == ({} if is_set else {"s": ["v"]})
 
 
 def test_assignment_that_no_init_op_runs_sets_nothing(tmp_path: Path) -> None:
@@ -416,7 +420,7 @@ def test_assignment_that_no_init_op_runs_sets_nothing(tmp_path: Path) -> None:
         node("v/Assign", "AssignVariableOp", "v"),
     ]
     path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
-    assert inspect_saved_model(path).unrestored == {"s": ["v"]}
+    assert inspected(path).unrestored == {"s": ["v"]}
 
 
 def test_loop_in_the_graph_has_an_end(tmp_path: Path) -> None:
@@ -427,7 +431,7 @@ def test_loop_in_the_graph_has_an_end(tmp_path: Path) -> None:
         node("v", "VarHandleOp", shared_name="v"),
     ]
     path = write_graph(tmp_path / "1", message(2, *nodes), signature("s", SIGNATURES["serving_default"]))
-    assert inspect_saved_model(path).unrestored == {"s": ["v"]}
+    assert inspected(path).unrestored == {"s": ["v"]}
 
 
 @pytest.mark.parametrize("called", ["f", "g"])
@@ -446,7 +450,7 @@ def test_function_that_calls_itself_has_an_end(tmp_path: Path, called: str) -> N
     path = write_graph(
         tmp_path / "1", message(2, *nodes, message(2, *functions)), signature("s", SIGNATURES["serving_default"])
     )
-    assert inspect_saved_model(path).unrestored == {"s": ["v"]}
+    assert inspected(path).unrestored == {"s": ["v"]}
 
 
 def test_graph_in_pieces_is_one_graph(tmp_path: Path) -> None:
@@ -514,7 +518,7 @@ def test_truncated_shard_is_refused_unread(model: Path) -> None:
     os.truncate(shard, 6)
     (problem,) = problems_of(model)
     assert problem == f"{model} is incomplete: variables/{shard.name} has 6 bytes, and its variables need 7"
-    assert inspect_saved_model(model).shards["truncated"] == {shard.name: {"bytes": 6, "needed": 7}}
+    assert inspected(model).shards["truncated"] == {shard.name: {"bytes": 6, "needed": 7}}
 
 
 @pytest.mark.parametrize("kind", sorted(path.parent.parent.name for path in KINDS.glob("*/*/variables.index")))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import json
 import os
-import re
 import shutil
 import subprocess
 import zlib
@@ -30,7 +29,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     WARMUP_FILE,
     warmup_records,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store import store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     unproven,
@@ -789,19 +787,6 @@ def test_interpreter_and_environment_of_the_task_are_used(
     with pytest.raises(AnsibleActionFail, match="/opt/python3 on the host"):
         publish()
     assert commands[0].startswith("HTTPS_PROXY=http://proxy:3128 /opt/python3 -c ")
-
-
-def test_all_that_a_function_imports_is_sent_with_it() -> None:
-    sent = dict(host_calls._sources(store.__name__))
-    assert {name.rpartition("module_utils.")[2] for name in sent} >= {
-        "_store.store",
-        "_store.user_tree",
-        "_common.files",
-    }
-    imports = "\n".join(sent.values())
-    modules = re.findall(r"^from (\S+_utils\.\S+) import (\w+)", imports, re.MULTILINE)
-    assert modules
-    assert all(package in sent or f"{package}.{name}" in sent for package, name in modules)
 
 
 def test_missing_rsync_on_the_host_is_told(

@@ -68,7 +68,7 @@ def read_unit(instance: Instance) -> list[tuple[str, str, str]]:
         tfserving_user="tfserving",
         tfserving_group="tfserving",
         __tfserving_service_nftables_unit="networks.service",
-        tfserving_host={"servers": {"systemd_version": 252}, "networks": {"allowed": []}},
+        __tfserving_host={"servers": {"systemd_version": 252}, "networks": {"allowed": []}},
     )
     assert not CONTROL.search(text.replace("\n", ""))
     section, settings = "", []
