@@ -10,7 +10,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   directory:
-    description: Directory on the host, of root's own, that holds the way back while a change is not over.
+    description: Directory on the host, of root's own, that holds the previous package while a change is not over.
     type: path
     required: true
   variant:

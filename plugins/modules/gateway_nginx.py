@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gateway_nginx
-short_description: Have nginx take the gateway's configuration, or leave it as it is
+short_description: Configure the gateway in nginx, all or nothing
 version_added: 0.1.0
 description:
   - Writes the site, its certificate and its users, all of them or none. nginx checks them beside the old ones first,
@@ -62,7 +62,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Have nginx take the site
+- name: Configure the site in nginx
   modelops.tensorflow_serving.gateway_nginx:
     site: "{{ lookup('ansible.builtin.template', 'gateway.conf.j2') }}"
     self_signed_names: [models.example.com]

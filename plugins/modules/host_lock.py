@@ -48,11 +48,11 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Take the host's lock, before a block
+- name: Acquire the host lock before a block
   modelops.tensorflow_serving.host_lock:
     minutes: 120
 
-- name: Release the host's lock, at the end of that block
+- name: Release the host lock at the end of that block
   modelops.tensorflow_serving.host_lock:
     state: released
 

@@ -6,27 +6,28 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_server_package
-short_description: Install, upgrade, downgrade or replace the TensorFlow Serving package, with a way back
+short_description: Install, upgrade, downgrade or replace the TensorFlow Serving package, with a rollback
 version_added: 0.1.0
 description:
-  - Has the C(.deb) of the new package on the host, and that of the old one as the way back, before anything is changed.
-    Then it removes the other variant, installs the package and asks the new program for its C(--version), as the user
-    that will run it. When that fails, the old package is put back, and the error says what the failure means.
+  - Downloads the C(.deb) of the new package, and saves that of the previous one for a rollback, before anything is
+    changed. Then it removes the other variant, installs the package and asks the new program for its C(--version), as
+    the user that will run it. When that fails, the previous package is restored, and the error says what the failure
+    means.
   - It does not restart the server, which runs on with the old program. Once the restarted server serves,
-    M(modelops.tensorflow_serving.model_servers) forgets the old package; when it does not, O(state=restored) puts it
-    back.
-  - A run that was killed at any point is put right by the next.
+    M(modelops.tensorflow_serving.model_servers) forgets the previous package; when it does not, O(state=restored)
+    restores it.
+  - The next run repairs a run that was killed at any point.
   - Packages come from apt's signed lists, whatever C(apt.conf.d) allows, or are one given C(.deb) whose SHA256 is
     pinned. No other package is removed for them; a change that would need this is refused.
-  - Where the old C(.deb) cannot be had, the way back is built from the installed files. Where these are not as they
-    were installed, the change is refused.
+  - Where the previous C(.deb) cannot be downloaded, it is built from the installed files. Where these have been
+    modified since, the change is refused.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.model_server_package
 options:
   state:
     description:
       - V(present) installs the package, unless it is there.
-      - V(restored) puts back the package before the change that is not over.
+      - V(restored) rolls back to the package before the change that is not over.
     type: str
     choices: [present, restored]
     default: present
@@ -79,7 +80,7 @@ EXAMPLES = r"""
     group: tfserving
     directory: /var/lib/tensorflow-serving/packages
 
-- name: Put the previous package back
+- name: Restore the previous package
   modelops.tensorflow_serving.model_server_package:
     state: restored
     directory: /var/lib/tensorflow-serving/packages
@@ -99,7 +100,7 @@ answer:
     TensorFlow ModelServer: 2.19.1-rc0
     TensorFlow Library: 2.19.1
 pending:
-  description: The change that is not over, with its way back. None where there is none.
+  description: The change that is not over, with the previous package. None where there is none.
   returned: success
   type: dict
   sample:
@@ -205,10 +206,10 @@ def hold(module: AnsibleModule, changer: Changer, result: dict[str, Any]) -> dic
 
 
 def restored(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
-    """Go the way back. Returns the module's results. Raises PackageError."""
+    """Restore the previous package. Returns the module's results. Raises PackageError."""
     change = changer.store.change()
     if change is None or change.previous is None:
-        raise PackageError("there is no way back: no change of package is under way on this host")
+        raise PackageError("there is nothing to roll back: no change of package is under way on this host")
     host = changer.observe()
     if not module.check_mode:
         changer.put_back(change)

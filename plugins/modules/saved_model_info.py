@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: saved_model_info
-short_description: Say what a SavedModel serves and whether it can be served
+short_description: Report what a SavedModel serves and whether it can be served
 version_added: 0.1.0
 description:
   - Reads a SavedModel without TensorFlow, on the controller or on a host, and returns its tags, signatures, size and

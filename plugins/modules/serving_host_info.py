@@ -168,7 +168,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Inspect the host
   modelops.tensorflow_serving.serving_host_info:
     user: tfserving
     group: tfserving

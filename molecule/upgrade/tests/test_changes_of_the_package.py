@@ -1,4 +1,4 @@
-"""The package changes in both directions and costs one restart; what does not run or serve is put back.
+"""The package changes in both directions and costs one restart; what does not run or serve is rolled back.
 
 The tests share two hosts and follow one another: each begins with what the one before has left.
 """
@@ -193,10 +193,10 @@ def test_program_that_does_not_run_is_put_back_and_restarts_nothing(play_on, upg
     assert {name: counts["failed"] for name, counts in played.recap.items()} == {UPGRADED: 1, SWITCHED: 1}
     for words in (
         "tensorflow-model-server 2.21.0 does not run here: this CPU lacks an instruction that the build uses (SIGILL): "
-        "set tfserving_package_variant to universal. tensorflow-model-server 2.19.1 was put back.",
+        "set tfserving_package_variant to universal. tensorflow-model-server 2.19.1 was restored.",
         "tensorflow-model-server 2.22.0 does not run here: it was built for a newer distribution than this host's "
         "(GLIBC_2.99 is missing): choose an older tfserving_package_version or upgrade the host. "
-        "tensorflow-model-server 2.18.0 was put back.",
+        "tensorflow-model-server 2.18.0 was restored.",
     ):
         assert words in played.words
     assert upgraded.installed() == ["tensorflow-model-server 2.19.1"]
@@ -208,7 +208,7 @@ def test_version_that_does_not_serve_is_rolled_back_and_the_old_one_serves(play_
     played = play_on(UPGRADED, version="2.20.0", hold=True)
     assert played.failed
     assert "Failed to start server. Error: UNKNOWN: this build cannot serve" in played.words
-    assert "tensorflow-model-server 2.19.1 was put back. What served before serves." in played.words
+    assert "tensorflow-model-server 2.19.1 was restored. What served before serves." in played.words
     assert upgraded.installed() == ["tensorflow-model-server 2.19.1"]
     assert upgraded.is_right(digits)
     assert upgraded.left_in_store() == ""
@@ -270,54 +270,56 @@ def test_package_that_would_take_another_off_the_host_is_refused(play_package, b
     with old_process_serves_on(upgraded, digits):
         played = play_package(UPGRADED, deb=str(deb), deb_sha256=hashlib.sha256(deb.read_bytes()).hexdigest())
     assert played.failed
-    assert "2.19.8 cannot be had: it would take netbase off the host." in played.words
+    assert "2.19.8 cannot be installed: apt would also remove netbase." in played.words
     assert upgraded.host.package("netbase").is_installed
     assert upgraded.installed() == ["tensorflow-model-server 2.18.0"]
 
 
 @pytest.fixture(scope="session")
-def by_hand(build) -> bytes:
+def unknown_deb(build) -> bytes:
     """A version that apt does not know."""
     return build("2.18.5").read_bytes()
 
 
-def test_way_back_to_a_version_that_apt_does_not_know_is_built_from_its_files(play_package, by_hand, upgraded, digits):
-    upgraded.write(f"{STORE}/../by-hand.deb", by_hand)
+def test_rollback_to_a_version_that_apt_does_not_know_is_built_from_its_files(
+    play_package, unknown_deb, upgraded, digits
+):
+    upgraded.write(f"{STORE}/../unknown.deb", unknown_deb)
     upgraded.host.check_output(
-        f"dpkg --install {STORE}/../by-hand.deb; rm {STORE}/../by-hand.deb; systemctl restart {UNIT}"
+        f"dpkg --install {STORE}/../unknown.deb; rm {STORE}/../unknown.deb; systemctl restart {UNIT}"
     )
     upgraded.wait(digits)
     before = upgraded.dpkg_knows()
     with old_process_serves_on(upgraded, digits):
         played = play_package(UPGRADED, version="2.21.0")
     assert played.failed
-    assert "As the way back it was built from the installed files" in played.words
+    assert "For a rollback it was built from the installed files" in played.words
     assert "(SIGILL)" in played.words
-    assert "tensorflow-model-server 2.18.5 was put back" in played.words
+    assert "tensorflow-model-server 2.18.5 was restored" in played.words
     assert upgraded.dpkg_knows() == before
     again = play_package(UPGRADED)
     assert (again.failed, again.changed()) == (False, 0), again.text
 
 
-def test_change_without_a_way_back_is_refused_before_anything_is_changed(play_package, by_hand, upgraded, digits):
+def test_change_without_a_rollback_is_refused_before_anything_is_changed(play_package, unknown_deb, upgraded, digits):
     altered = packages.LIBRARY + "/model_server/VERSION"
     upgraded.host.check_output(f"echo altered >> {altered}")
     with old_process_serves_on(upgraded, digits):
         played = play_package(UPGRADED, version="2.19.1")
     assert played.failed
-    assert "there would be no way back to tensorflow-model-server 2.18.5" in played.words
-    assert f"not as they were installed: {altered}. Nothing was changed. Ways on, before you play" in played.words
+    assert "a rollback to tensorflow-model-server 2.18.5, which is installed, would be impossible" in played.words
+    assert f"not as they were installed: {altered}. Nothing was changed. What you can do:" in played.words
     assert upgraded.installed() == ["tensorflow-model-server 2.18.5"]
 
 
-def test_next_run_goes_the_way_back_that_could_not_be_gone(play_package, by_hand, upgraded, digits):
+def test_next_run_repeats_the_rollback_that_failed(play_package, unknown_deb, upgraded, digits):
     """The disk was full, say: the broken version is there, and the package that served lies in the store."""
     new, previous = ({"name": UNIT, "version": version, "sha256": ""} for version in ("2.21.0", "2.18.5"))
     states = {"is_installed": False, "is_failed": True, "is_held": True}
     with old_process_serves_on(upgraded, digits):
         upgraded.host.check_output(f"apt-get install --yes {UNIT}=2.21.0")
         upgraded.host.check_output(f"mkdir --parents {STORE}/previous")
-        upgraded.write(f"{STORE}/previous/{UNIT}_rebuilt.deb", by_hand)
+        upgraded.write(f"{STORE}/previous/{UNIT}_rebuilt.deb", unknown_deb)
         upgraded.write(f"{STORE}/change.json", json.dumps({"new": new, "previous": previous, **states}))
         looked = play_package(UPGRADED, "--check", "--diff")
         assert "-tensorflow-model-server 2.21.0\n+tensorflow-model-server 2.18.5\n" in looked.text
@@ -327,7 +329,7 @@ def test_next_run_goes_the_way_back_that_could_not_be_gone(play_package, by_hand
     assert upgraded.host.check_output("apt-mark showhold") == UNIT
 
 
-def test_way_back_is_gone_from_a_version_that_apt_does_not_know(play_on, upgraded, digits):
+def test_known_version_replaces_a_version_that_apt_does_not_know(play_on, upgraded, digits):
     with one_restart(upgraded, digits):
         played = play_on(UPGRADED, version="2.18.0", hold=False)
     assert not played.failed, played.text
@@ -375,7 +377,7 @@ def test_run_that_was_killed_amid_dpkg_leaves_the_old_process_and_the_next_run_f
     assert kept() == before
 
 
-def test_run_that_was_killed_before_the_restart_keeps_its_way_back_and_the_next_run_finishes(
+def test_run_that_was_killed_before_the_restart_keeps_the_previous_package_and_the_next_run_finishes(
     play_on, play_package, switched, digits
 ):
     given = {"variant": "universal", "version": "2.19.1", "hold": True}

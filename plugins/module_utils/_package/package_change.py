@@ -1,11 +1,11 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Change the installed package so that a run that fails, or is killed at any point, leaves a way back.
+"""Change the installed package so that a run that fails, or is killed at any point, can be rolled back.
 
 The store is a directory of root's on the host:
 
-    change.json    the change that is not over, and its way back; written before anything is installed
-    previous/      the .deb of the way back, while there is one
+    change.json    the change that is not over, and the previous package; written before anything is installed
+    previous/      the .deb of the previous package, while there is one
     new/           what apt has fetched for the change under way
     sent.deb       the .deb as Ansible brought it to the host; the account that it logs in as may have it open
     given.deb      root's copy of it, or what the host downloaded, during the change
@@ -65,12 +65,12 @@ VERSION_TIMEOUT_SECONDS = 60
 DOWNLOAD_TIMEOUT_SECONDS = 60
 
 
-class WayBackLost(PackageError):
-    """The store does not have the way back any more."""
+class PreviousPackageLost(PackageError):
+    """The store does not have the previous package any more."""
 
 
 class Store:
-    """The directory that holds the way back."""
+    """The directory that holds the previous package."""
 
     def __init__(self, directory: str) -> None:
         self.directory = Path(directory)
@@ -108,7 +108,7 @@ class Store:
             return None
 
     def begin(self, change: PackageChange) -> None:
-        """Note a change. Its way back has to be in previous/ by then."""
+        """Record a change. The previous package has to be in previous/ by then."""
         for path in (*self.previous.glob("*.deb"), self.previous):
             sync(path)
         write_json(self._change, change.as_dict())
@@ -121,14 +121,14 @@ class Store:
             return None
 
     def keep_as_previous(self, name: str) -> None:
-        """Make the kept .deb the way back, without a copy."""
+        """Make the kept .deb the previous package, without a copy."""
         os.link(self._kept_deb, self.previous / f"{name}_kept.deb")
 
     def previous_deb(self) -> Path | None:
         return next(self.previous.glob("*.deb"), None)
 
     def settle(self, new: Package) -> None:
-        """Forget the way back. A given .deb becomes the kept one; one from apt can be had again."""
+        """Forget the previous package. A given .deb becomes the kept one; apt can download its own again."""
         if new.sha256:
             if self.given.is_file():
                 self.given.replace(self._kept_deb)
@@ -180,7 +180,7 @@ def observe(module: AnsibleModule, store: Store, is_apt_ready: bool = True) -> H
     _, madison, _ = module.run_command(["apt-cache", "madison", *NAMES.values()], check_rc=is_apt_ready)
     installed, present, is_unfinished, held = parse_dpkg_query(listed)
     change = store.change()
-    way_back = change.previous if change and not change.is_installed and store.previous_deb() else None
+    rollback_target = change.previous if change and not change.is_installed and store.previous_deb() else None
     proven = [one for one in (change.new if change and change.is_installed else None, store.kept()) if one]
     for index, one in enumerate(installed):
         sha256 = next((other.sha256 for other in proven if one.is_same_version(other)), "")
@@ -193,7 +193,7 @@ def observe(module: AnsibleModule, store: Store, is_apt_ready: bool = True) -> H
         held=held,
         known=parse_madison(madison),
         change=change,
-        way_back=way_back,
+        rollback_target=rollback_target,
     )
 
 
@@ -235,8 +235,8 @@ class Changer:
         surplus = sorted(set(parse_removals(self._apt("--simulate", *arguments))) - set(only))
         if surplus:
             raise PackageError(
-                f"it would take {', '.join(surplus)} off the host. Remove that by hand if nothing needs it, and play "
-                "again, or choose another package"
+                f"apt would also remove {', '.join(surplus)}. Remove that manually if nothing needs it, and rerun the "
+                "playbook, or choose another package"
             )
 
     def _remove(self, names: Sequence[str]) -> None:
@@ -261,7 +261,8 @@ class Changer:
             self.store.given.unlink()
             raise PackageError(
                 f"tfserving_package_deb has SHA256 {found}, and tfserving_package_deb_sha256 is {sha256}. "
-                "Nothing was changed. Get the digest from who built the package, by another way than the package."
+                "Nothing was changed. Get the digest from the builder of the package, over another channel than the "
+                "package."
             )
         code, output = self._run(["dpkg-deb", "--field", str(self.store.given), "Package", "Version", "Architecture"])
         fields = parse_fields(output)
@@ -347,13 +348,13 @@ class Changer:
                 self._check_removals("remove", *others, only=others)
             self._apt("install", "--download-only", "--reinstall", target)
         except PackageError as error:
-            raise PackageError(f"{new} cannot be had: {error}. Nothing was changed.") from error
+            raise PackageError(f"{new} cannot be installed: {error}. Nothing was changed.") from error
 
     def _save_previous(self, host: Host) -> Package | None:
-        """Have the .deb of the way back in the store. Returns what the way back is.
+        """Save the .deb of the previous package in the store. Returns that package.
 
         A change that is not over keeps its own: that is the last package which is known to have served. Raises
-        PackageError where there would be none.
+        PackageError where a rollback would be impossible.
         """
         change = host.change
         if change and change.previous and self.store.previous_deb():
@@ -374,7 +375,7 @@ class Changer:
         return previous
 
     def _fetch_previous(self, previous: Package) -> None:
-        """Have apt fetch the .deb of the way back. Raises PackageError."""
+        """Have apt download the .deb of the previous package. Raises PackageError."""
         target = f"{previous.name}={previous.version}"
         self._apt("install", "--download-only", "--reinstall", target, archives=self.store.previous)
         for path in self.store.previous.glob("*.deb"):
@@ -384,19 +385,19 @@ class Changer:
             raise PackageError("apt does not know this version")
 
     def _rebuild_previous(self, previous: Package, why: Exception) -> None:
-        """Build the .deb of the way back from the installed files, for this reason. Raises PackageError."""
+        """Build the .deb of the previous package from the installed files, for this reason. Raises PackageError."""
         deb = self.store.previous / f"{previous.name}_rebuilt.deb"
         try:
             rebuild(self._run, previous.name, self.store.new / "tree", deb)
         except (OSError, PackageError) as error:
             raise PackageError(
-                f"there would be no way back to {previous}, which is installed. Its .deb cannot be had: {why}. It "
-                f"cannot be built from the installed files: {error}. Nothing was changed. Ways on, before you play "
-                "again: have the version in the repository; or install it anew from its .deb (dpkg --install); or do "
-                f"without a way back (apt-get remove {previous.name})."
+                f"a rollback to {previous}, which is installed, would be impossible. Its .deb cannot be downloaded: "
+                f"{why}. It cannot be built from the installed files: {error}. Nothing was changed. What you can do: "
+                "add this version to the repository; or reinstall it from its .deb (dpkg --install); or do without a "
+                f"rollback (apt-get remove {previous.name}). Then rerun the playbook."
             ) from error
         self.module.warn(
-            f"The .deb of {previous} cannot be had: {why}. As the way back it was built from the installed files."
+            f"The .deb of {previous} cannot be downloaded: {why}. For a rollback it was built from the installed files."
         )
 
     def _replace(self, host: Host, new: Package, target: str | Path, is_held: bool) -> None:
@@ -410,20 +411,20 @@ class Changer:
             self._run(["apt-mark", "hold", new.name])
 
     def _undo(self, change: PackageChange) -> str:
-        """Put back what was there before a change that failed. Returns a sentence that says so."""
+        """Restore what was there before a change that failed. Returns a sentence that says so."""
         previous = change.previous or "The state before"
         try:
             return self.put_back(change)
-        except WayBackLost as error:
+        except PreviousPackageLost as error:
             return (
-                f"{previous} could not be put back: {error}. Set "
-                "tfserving_package_version to another that apt knows and play again."
+                f"{previous} could not be restored: {error}. Set "
+                "tfserving_package_version to another that apt knows and rerun the playbook."
             )
         except PackageError as error:
-            return f"{previous} could not be put back: {error}. Play again to repeat that."
+            return f"{previous} could not be restored: {error}. Rerun the playbook to try again."
 
     def put_back(self, change: PackageChange) -> str:
-        """Make a change undone. Returns a sentence that says so. Raises PackageError, and keeps the change then."""
+        """Undo a change. Returns a sentence that says so. Raises PackageError, and keeps the change then."""
         self.store.begin(replace(change, is_installed=False, is_failed=True))
         previous, deb = change.previous, self.store.previous_deb()
         host = self.observe()
@@ -437,10 +438,10 @@ class Changer:
             return "It was removed again."
         if not is_exactly(host, previous):
             if deb is None:
-                raise WayBackLost(f"its .deb is no longer in {self.store.previous}")
+                raise PreviousPackageLost(f"its .deb is no longer in {self.store.previous}")
             self._replace(host, previous, deb, change.is_held or bool(host.held))
         self.store.forget()
-        return f"{previous} was put back."
+        return f"{previous} was restored."
 
 
 def is_exactly(host: Host, package: Package) -> bool:

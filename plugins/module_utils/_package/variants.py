@@ -35,7 +35,7 @@ class PackageError(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """One package in one version. sha256 is that of its .deb where this was given by hand, and empty otherwise."""
+    """One package in one version. sha256 is that of its .deb where this was given, and empty otherwise."""
 
     name: str
     version: str
@@ -53,10 +53,10 @@ class Package:
 
 @dataclass(frozen=True)
 class PackageChange:
-    """A change of package that is not over: previous, the way back, is kept until new is known to serve.
+    """A change of package that is not over: previous is kept for a rollback until new is known to serve.
 
     is_installed says that the change itself came to its end: new is installed and has answered --version. is_failed
-    says that new was tried, and that the way back has begun. is_held is whether the package was held before.
+    says that new was tried, and that the rollback has begun. is_held is whether the package was held before.
     """
 
     new: Package
@@ -93,7 +93,7 @@ class Host:
     known: dict[str, list[str]] = field(default_factory=dict)
     change: PackageChange | None = None
     # What a change that has not come to its end can be undone to, as its .deb is there.
-    way_back: Package | None = None
+    rollback_target: Package | None = None
 
 
 def missing_cpu_flags(cpuinfo: str) -> list[str]:
@@ -136,7 +136,7 @@ def wanted_package(host: Host, variant: str, version: str, sha256: str = "") -> 
     version then, where there is one. A change that was killed goes on, and after one that failed any other version
     comes first. Raises PackageError where the .deb is not what variant and version ask for.
     """
-    there = [*([host.way_back] if host.way_back else []), *host.installed]
+    there = [*([host.rollback_target] if host.rollback_target else []), *host.installed]
     if sha256:
         given = next((one for one in there if one.sha256 == sha256), None)
         if given:
@@ -189,8 +189,8 @@ def check_given(host: Host, given: Package, variant: str, version: str) -> None:
 
 
 def is_undone_by(host: Host, wanted: Package | None) -> bool:
-    """Say whether the way back of a change that was killed or has failed leads to the wanted package."""
-    return wanted is not None and wanted.is_same_version(host.way_back)
+    """Say whether the rollback of a change that was killed or has failed leads to the wanted package."""
+    return wanted is not None and wanted.is_same_version(host.rollback_target)
 
 
 def parse_removals(output: str) -> list[str]:
@@ -210,10 +210,10 @@ def describe_unknown(host: Host, variant: str, version: str, is_key_expired: boo
     text = f"apt does not know {wanted}. {describe_known(host.known)}"
     if is_key_expired:
         return (
-            f"{text} Its lists cannot be renewed, as the key that signs the repository has expired and "
-            "tfserving_apt_expired_key is keep. Ways on: give the package by tfserving_package_deb with its "
+            f"{text} The apt cache cannot be updated, as the key that signs the repository has expired and "
+            "tfserving_apt_expired_key is keep. What you can do: set tfserving_package_deb and "
             "tfserving_package_deb_sha256; set tfserving_apt_uri to a mirror that is signed by a key of its own; or "
-            "wait for the renewed key and play again."
+            "wait for the renewed key and rerun the playbook."
         )
     if variant == "auto" and not host.known.get(wanted_name(host, variant)) and any(host.known.values()):
         text += " The repository may have one variant only: set tfserving_package_variant to it."
@@ -236,7 +236,7 @@ def diagnose(code: int, output: str, lacking: Iterable[str]) -> str:
         )
     words = " ".join(output.split())[-500:] or "it printed nothing"
     if code == TIMED_OUT:
-        return f"it gave no answer in time: {words}"
+        return f"it timed out: {words}"
     end = f"signal {-code}" if code < 0 else f"exit status {code}"
     return f"{words} ({end})"
 

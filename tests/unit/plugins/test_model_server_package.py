@@ -168,7 +168,7 @@ def failed(new: Package, previous: Package | None) -> PackageChange:
 def test_failed_version_comes_last_when_no_version_is_asked_for() -> None:
     old, broken = Package(OPTIMIZED, "2.17.0"), Package(OPTIMIZED, "2.20.0")
     host = host_with(OPTIMIZED, "2.20.0", change=failed(broken, old))
-    back = replace(host, way_back=old)
+    back = replace(host, rollback_target=old)
     assert wanted_package(back, "auto", "") == old
     assert is_undone_by(back, old)
     assert wanted_package(host, "auto", "") == Package(OPTIMIZED, "2.19.10")
@@ -179,10 +179,10 @@ def test_failed_version_comes_last_when_no_version_is_asked_for() -> None:
     assert wanted_package(first, "auto", "") == Package(OPTIMIZED, "2.19.10")
 
 
-def test_way_back_can_be_asked_for_though_apt_does_not_know_it() -> None:
+def test_rollback_target_can_be_asked_for_though_apt_does_not_know_it() -> None:
     old = Package(OPTIMIZED, "2.17.0", DIGEST)
     killed = PackageChange(Package(UNIVERSAL, "2.19.9"), old)
-    host = Host(known=KNOWN, change=killed, way_back=old)
+    host = Host(known=KNOWN, change=killed, rollback_target=old)
     assert wanted_package(host, "universal", "") == killed.new
     assert wanted_package(host, "optimized", "2.17.0") == Package(OPTIMIZED, "2.17.0")
     assert wanted_package(host, "auto", "", DIGEST) == old
@@ -282,7 +282,7 @@ def test_missing_symbol_and_library_are_told_as_a_newer_distribution(output: str
 def test_other_ends_are_told_in_the_program_s_own_words() -> None:
     assert diagnose(7, "no such\nluck\n", []) == "no such luck (exit status 7)"
     assert diagnose(-signal.SIGSEGV, "", []) == "it printed nothing (signal 11)"
-    assert diagnose(TIMED_OUT, "thinking", []) == "it gave no answer in time: thinking"
+    assert diagnose(TIMED_OUT, "thinking", []) == "it timed out: thinking"
 
 
 def test_unknown_version_is_answered_with_the_known_ones() -> None:

@@ -1,4 +1,4 @@
-"""The store that holds the way back of a change of package, and the download of a given package."""
+"""The store that holds the previous package of a change of package, and the download of a given package."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_change_file_that_is_not_whole_counts_as_none(store: Store, text: str) -
     assert store.change() is None
 
 
-def test_begun_change_and_its_way_back_outlive_the_run(store: Store) -> None:
+def test_begun_change_and_its_previous_package_outlive_the_run(store: Store) -> None:
     change = PackageChange(NEW, OLD, is_installed=False)
     later = begun(store, change)
     assert later.change() == change
@@ -102,7 +102,7 @@ def test_settled_change_leaves_nothing_that_apt_has(store: Store) -> None:
     assert files(store) == []
 
 
-def test_settled_change_keeps_a_given_package_as_the_next_way_back(store: Store) -> None:
+def test_settled_change_keeps_a_given_package_as_the_next_previous_one(store: Store) -> None:
     begun(store, PackageChange(GIVEN, OLD, is_installed=True)).settle(GIVEN)
     assert files(store) == ["kept.deb", "kept.json"]
     assert store.kept() == GIVEN
@@ -269,9 +269,9 @@ def test_every_call_of_apt_keeps_to_signed_packages(changer: Changer, apt: Path)
 
 def test_package_that_would_take_another_away_is_refused_by_a_simulation(changer: Changer, apt: Path) -> None:
     host = Host(present=[OLD.name], installed=[OLD])
-    with pytest.raises(PackageError, match="it would take netbase off the host.*Nothing was changed"):
+    with pytest.raises(PackageError, match="apt would also remove netbase.*Nothing was changed"):
         changer._fetch(host, NEW, "x=1")
-    with pytest.raises(PackageError, match="it would take netbase off the host"):
+    with pytest.raises(PackageError, match="apt would also remove netbase"):
         changer._remove([OLD.name])
     assert all("--simulate" in call for call in apt.read_text().splitlines())
 
@@ -291,22 +291,22 @@ def test_host_whose_sources_contradict_each_other_is_looked_at_before_they_are_m
         observe(Broken(), store)  # type: ignore[arg-type]
 
 
-def test_way_back_is_what_a_change_that_is_not_installed_can_be_undone_to(store: Store) -> None:
+def test_rollback_target_is_what_a_change_that_is_not_installed_can_be_undone_to(store: Store) -> None:
     begun(store, PackageChange(NEW, OLD, is_failed=True))
-    assert observe(Module(), store).way_back == OLD  # type: ignore[arg-type]
+    assert observe(Module(), store).rollback_target == OLD  # type: ignore[arg-type]
     store.begin(PackageChange(NEW, OLD, is_installed=True))
-    assert observe(Module(), store).way_back is None  # type: ignore[arg-type]
+    assert observe(Module(), store).rollback_target is None  # type: ignore[arg-type]
     store.begin(PackageChange(NEW, OLD))
     store.empty(store.previous)
-    assert observe(Module(), store).way_back is None  # type: ignore[arg-type]
+    assert observe(Module(), store).rollback_target is None  # type: ignore[arg-type]
 
 
-def test_way_back_that_is_lost_is_told_as_such(changer: Changer, apt: Path) -> None:
+def test_previous_package_that_is_lost_is_told_as_such(changer: Changer, apt: Path) -> None:
     begun(changer.store, PackageChange(NEW, OLD))
     changer.store.empty(changer.store.previous)
     told = changer._undo(PackageChange(NEW, OLD))
-    assert "2.18.0 could not be put back: its .deb is no longer in" in told
-    assert told.endswith("Set tfserving_package_version to another that apt knows and play again.")
+    assert "2.18.0 could not be restored: its .deb is no longer in" in told
+    assert told.endswith("Set tfserving_package_version to another that apt knows and rerun the playbook.")
     assert changer.store.change() == PackageChange(NEW, OLD, is_failed=True)
 
 
@@ -315,4 +315,4 @@ def test_nothing_is_put_back_where_nothing_is_under_way(
 ) -> None:
     result = run_module(model_server_package, state="restored", directory=str(store.directory))
     assert result["failed"]
-    assert "there is no way back" in result["msg"]
+    assert "there is nothing to roll back" in result["msg"]
