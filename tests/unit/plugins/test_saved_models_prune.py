@@ -249,7 +249,7 @@ def test_servers_get_the_time_to_read_their_models_again(prune: Prune, monkeypat
         waited.append(timeout_seconds)
         return module_utils_prune.Usage()
 
-    monkeypatch.setattr(saved_models_prune, "wait_for_release", wait)
+    monkeypatch.setattr(module_utils_prune, "wait_for_release", wait)
     often, seldom = running(8501), running(8511)
     monkeypatch.setattr(type(often), "flags", {"model_config_file_poll_wait_seconds": "2"})
     monkeypatch.setattr(type(seldom), "flags", {"model_config_file_poll_wait_seconds": "60"})
