@@ -15,7 +15,7 @@ extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
 options:
   instances:
-    description: The model servers, as M(modelops.tensorflow_serving.server_instances_info) returns them.
+    description: The model servers, as M(modelops.tensorflow_serving.serving_host_info) returns them.
     type: list
     elements: dict
     required: true

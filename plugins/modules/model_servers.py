@@ -32,9 +32,8 @@ description:
   - With O(state=absent), all servers of O(unit) are removed.
 attributes:
   check_mode:
-    description: Says what would change. On a host that has no versions yet this cannot be all. A rollback is not
-      played.
-    support: partial
+    description: Says what would change. On a host that has no versions yet this cannot be all. A rollback does nothing.
+    support: full
   diff_mode:
     description: Shows every file before and after, but for those with secrets; not the files in between.
     support: full

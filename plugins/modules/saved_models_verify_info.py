@@ -69,9 +69,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     DIRECTORY_MODE,
-    FILE_MODE,
     ModelStore,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import FILE_MODE
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.verify import Verifier
 
 # Processor time goes to the server first, and so does the disk: its priority follows from this one.

@@ -150,9 +150,9 @@ def _models(values: RoleInput, _: Inventory) -> list[str]:
 
 def _instances(values: RoleInput) -> list[Instance]:
     """Return the servers. Raises InstancesError, or UnusableError."""
-    wanted = values["__tfserving_service_wanted"]
-    role = {**wanted, **wanted["defaults"], "config_path": values["tfserving_config_path"]}
-    return instances_on_any_host(wanted["instances"], role)
+    ports = {name: values[f"tfserving_service_{name}"] for name in ("port", "rest_api_port")}
+    role = {**values["__tfserving_service_wanted"], **ports, "config_path": values["tfserving_config_path"]}
+    return instances_on_any_host(values["tfserving_service_instances"], role)
 
 
 def _service_instances(values: RoleInput, _: Inventory) -> list[str]:

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.common.yaml import yaml_load
@@ -27,10 +27,10 @@ TemplateWith = Callable[["dict[str, Any]"], Callable[[Any], Any]]
 
 @dataclass(frozen=True)
 class Role:
-    """What a role says about its variables: options is the argument_spec of its main entry point,
-    or of look.
+    """What a role says about its variables, its own and those of the roles that it depends on.
 
-    defaults are its own and those of the roles that it depends on; internal is its vars/main.yml.
+    options is the argument_spec of the main entry point, or of all where there is none; all_options that of all.
+    internal is its vars/main.yml.
     """
 
     name: str
@@ -53,21 +53,24 @@ def known_variables() -> set[str]:
 
 def _role(path: Path) -> Role:
     entries = _meta(path / "meta/argument_specs.yml").get("argument_specs") or {}
-    return Role(
+    options = {name: entry.get("options") or {} for name, entry in entries.items()}
+    all_options = {name: one for some in options.values() for name, one in some.items()}
+    role = Role(
         name=path.name,
-        options=(entries.get("main") or entries.get("look") or {}).get("options") or {},
-        all_options={name: one for entry in entries.values() for name, one in (entry.get("options") or {}).items()},
-        defaults=_defaults(path),
+        options=options.get("main", all_options),
+        all_options=all_options,
+        defaults=_read(path / "defaults/main.yml"),
         internal=_read(path / "vars/main.yml"),
     )
-
-
-def _defaults(path: Path) -> dict[str, Any]:
-    defaults: dict[str, Any] = {}
     for dependency in _meta(path / "meta/main.yml").get("dependencies") or []:
-        name = dependency if isinstance(dependency, str) else dependency.get("role") or dependency["name"]
-        defaults.update(_defaults(ROLES / name.rpartition(".")[2]))
-    return {**defaults, **_read(path / "defaults/main.yml")}
+        other = _role(ROLES / dependency["role"].rpartition(".")[2])
+        role = replace(
+            role,
+            options={**other.options, **role.options},
+            all_options={**other.all_options, **role.all_options},
+            defaults={**other.defaults, **role.defaults},
+        )
+    return role
 
 
 def _meta(path: Path) -> dict[str, Any]:
@@ -96,7 +99,12 @@ class RoleInput:
     def __init__(self, role: Role, host_variables: dict[str, Any], template_with: TemplateWith) -> None:
         self.problems: list[str] = []
         self.consequences: list[str] = []
-        self._given = host_variables.keys() & role.options.keys()
+        # A play that imports roles has their defaults among the variables of its hosts.
+        self._given = {
+            name
+            for name in host_variables.keys() & role.options.keys()
+            if name not in role.defaults or host_variables[name] != role.defaults[name]
+        }
         self._variables = {
             **role.defaults,
             **host_variables,
@@ -137,9 +145,22 @@ class RoleInput:
         try:
             return self._template(self._variables[name])
         except AnsibleError as error:
-            words = f"{name} cannot be worked out: {' '.join(str(error).split())}"
-            (self.problems if name in self._given else self.consequences).append(words)
+            follows = isinstance(error, AnsibleUndefinedVariable) and name not in self._given
+            (self.consequences if follows else self.problems).append(_error_words(name, error))
             raise UnusableError(name) from error
+
+
+def _error_words(name: str, error: AnsibleError) -> str:
+    """Return what went wrong with a variable; a plugin of this collection says of which variable it speaks."""
+    words = " ".join(str(error).split())
+    _, failed, own = words.partition(" failed: ")
+    if (
+        name.startswith("__")
+        and failed
+        and words.startswith(("The lookup plugin 'modelops.", "The filter plugin 'modelops."))
+    ):
+        return own
+    return f"{name} cannot be worked out: {words}"
 
 
 def _as_given(given: Any, validated: Any) -> Any:

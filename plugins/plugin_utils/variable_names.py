@@ -21,8 +21,10 @@ SERVING_VARIABLES: dict[str, dict[str, Any]] = {
 }
 # Of these a play is cut into batches, before it knows its hosts' variables.
 COMMAND_LINE_ONLY = ("tfserving_serial", "tfserving_max_fail_percentage")
-# What others read, and what playbooks register or loop over.
+# What other playbooks read, and what roles and playbooks register or loop over.
 _OTHERS = (
+    "tfserving_host",
+    "tfserving_lock",
     "tfserving_monitoring_address",
     "tfserving_predict_digits",
     "tfserving_predict_models",

@@ -155,6 +155,30 @@ def test_without_batches_one_host_does_not_hold_up_the_others(play, second_versi
     }
 
 
+# With this tag no server finds a model.
+WRONG_START = "{{ {'saved_model_tags': 'typo'} if inventory_hostname != 'debian13b' else {} }}"
+
+
+def test_start_settings_that_fail_end_the_run_at_the_first_host_with_a_restart(play, second_version, server_on, digits):
+    """A host without a restart is not held up."""
+    before = {name: server_on(name).main_pid() for name in HOSTS}
+    variables = {"examples_directory": str(second_version), "tfserving_service_flags": WRONG_START}
+    played = play(SERVING, variables=variables)
+    assert {name: counts["failed"] for name, counts in played.recap.items()} == dict.fromkeys(HOSTS, 0) | {HOSTS[0]: 1}
+    assert played.recap["debian13b"]["ok"] > played.recap["debian13a"]["ok"]  # which was only looked at
+    assert "What served before serves." in played.words
+    for name in HOSTS:
+        assert (server_on(name).main_pid() == before[name]) is (name != HOSTS[0])
+        assert server_on(name).accuracy("MLP", digits) >= 0.95
+
+
+def test_role_is_chosen_by_its_tag(play, second_version):
+    played = play(SERVING, "--tags=models", variables={"examples_directory": str(second_version)})
+    assert (played.failed, played.changed()) == (False, 0), played.text
+    assert "Publish the versions" in played.text
+    assert "Store the signing key" not in played.text
+
+
 def test_installed_collection_does_the_same(play, second_version, tmp_path):
     """From the tarball, played by its full name from a directory outside the checkout."""
     galaxy = ["ansible-galaxy", "collection"]

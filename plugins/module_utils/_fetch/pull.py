@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.fetch import fetch
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import Request
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import FETCH_UID, Request
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import (
     check_saved_model,
 )
@@ -26,12 +26,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     id_of,
     stage_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    FETCH_UID,
-    ModelStore,
-    examine,
-    release,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import examine, release
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 
 ATTEMPTS = 2
 BATCHING_FILE = "batching_params.pbtxt"  # servables/tensorflow/bundle_factory_util.cc

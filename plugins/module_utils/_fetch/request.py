@@ -20,9 +20,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     SavedModelError,
     check_name,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import FETCH_UID
 
 PROGRESS_SECONDS = 1.0
+
+# Who receives from an rsync daemon, and reads what strangers sent: a user id that Debian reserves and nobody has.
+FETCH_UID = 65533
 
 
 @dataclass(frozen=True)

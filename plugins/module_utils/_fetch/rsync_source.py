@@ -16,6 +16,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     without_password,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import (
+    FETCH_UID,
     Progress,
     Received,
     Request,
@@ -27,10 +28,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     SavedModelError,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_space
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    FETCH_UID,
-    receive,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import receive
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
 
 # Regular files and directories; modes as the incoming directory has them, whatever the server says.

@@ -92,7 +92,7 @@ def _variable(limit: str) -> str:
 
 
 def timeout_seconds(instances: list[dict[str, Any]]) -> int:
-    """Return how long nginx waits for the servers that server_instances_info has worked out, in seconds.
+    """Return how long nginx waits for the servers that serving_host_info has worked out, in seconds.
 
     A little longer than any of them takes for a REST request, so that the server says that it took too long.
     """

@@ -66,7 +66,7 @@ class RoutePlan:
 
 
 def read_servers(instances: list[dict[str, Any]]) -> list[Server]:
-    """Return the servers that the module server_instances_info has worked out."""
+    """Return the servers that the module serving_host_info has worked out."""
     keys = ("name", "unit", "port", "rest_api_port", "models")
     return [Server(number, **{key: one[key] for key in keys}) for number, one in enumerate(instances)]
 

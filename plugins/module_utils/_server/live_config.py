@@ -48,7 +48,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     unfinished,
 )
 
-# ModelConfigs by the names of their models, as server_config.parse_models_config returns them.
+# ModelConfigs by the names of their models, as config_files.parse_models_config returns them.
 Models = Dict[str, Dict[str, Any]]
 # Versions by the names of their models.
 Versions = Dict[str, List[int]]

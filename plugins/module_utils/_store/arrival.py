@@ -19,14 +19,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     take,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import check_space
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    ModelStore,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import (
     examine,
     plan_staging,
     receive,
     release,
     stage,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
 
 

@@ -19,10 +19,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
     DIRECTORY_MODE,
-    FILE_MODE,
     ModelStore,
     walk,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import FILE_MODE
 
 CHUNK_BYTES = 1 << 20
 WRITABLE_BY_OTHERS = 0o022

@@ -213,7 +213,7 @@ def plan_publishing(
             {"model": model.name, "version": version, "reason": one.reason, "time": one.time}
             for version, one in refused.items()
         )
-        _plan_model(plan, model, host.versions[model.name], refused.keys(), sources, per_model_batching)
+        _plan_model(plan, model, host.versions[model.name], set(refused), sources, per_model_batching)
     return plan
 
 
@@ -221,7 +221,7 @@ def _plan_model(
     plan: PublishingPlan,
     model: Model,
     on_host: Mapping[int, HostVersion],
-    refused: Any,
+    refused: set[int],
     sources: Sources,
     per_model_batching: bool,
 ) -> None:

@@ -8,12 +8,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     Files,
     differing,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    ModelStore,
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import (
     examine,
     receive,
     release,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
 
 

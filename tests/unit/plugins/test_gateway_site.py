@@ -16,6 +16,7 @@ from written_values import values
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.nginx_word import nginx_word
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import input as gateway_input
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_info
 
 RunModule = Callable[..., dict[str, Any]]
@@ -128,7 +129,8 @@ OTHER = {"name": "other", "unit": "other", "port": 8510, "rest_api_port": 8511, 
 @pytest.fixture
 def written(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Return the site for changed input. Raises ValueError with what is wrong with the input, AnsibleFilterError."""
-    monkeypatch.setattr(gateway_info, "file_problems", lambda params: [])
+    for check in ("check_pair", "check_authority"):
+        monkeypatch.setattr(gateway_input, check, lambda *_: None)
     own = yaml.safe_load((ROLE / "vars/main.yml").read_text())
 
     def run(server: dict[str, Any] | None = None, managed: str = "MANAGED", **changed: Any) -> str:
@@ -213,5 +215,5 @@ def test_no_value_leaves_its_place(place: str, written: Callable[..., str]) -> N
 @pytest.mark.parametrize("name", INPUT["limits"])
 def test_numbers_are_numbers(name: str, written: Callable[..., str]) -> None:
     for value in values(name, 0):
-        with pytest.raises(ValueError, match=f"tfserving_gateway_{name} is "):
+        with pytest.raises(ValueError, match=f"{name.removeprefix('client_')} is "):
             written(limits={**INPUT["limits"], name: value})

@@ -29,6 +29,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.fetch import fetch
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.pull import pull_version
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.request import (
+    FETCH_UID,
     Progress,
     Received,
     Request,
@@ -46,7 +47,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
     WARMUP_FILE,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import FETCH_UID
 
 pytestmark = pytest.mark.usefixtures("no_environment_proxy")
 SAMPLE = {"signature_name": "serving_default", "instances": [[1.0, 2.0]]}

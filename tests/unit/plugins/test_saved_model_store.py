@@ -34,12 +34,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     publish_version,
     stage_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    ModelStore,
-    plan_staging,
-    remove,
-    stage,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import plan_staging, stage
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore, remove
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_versions_info
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")

@@ -31,11 +31,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     user_tree,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import readable
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    ModelStore,
-    plan_staging,
-    stage,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import plan_staging, stage
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     prove,
     withdraw,
@@ -249,7 +246,7 @@ def test_servers_get_the_time_to_read_their_models_again(prune: Prune, monkeypat
         waited.append(timeout_seconds)
         return module_utils_prune.Usage()
 
-    monkeypatch.setattr(saved_models_prune, "wait_for_release", wait)
+    monkeypatch.setattr(module_utils_prune, "wait_for_release", wait)
     often, seldom = running(8501), running(8511)
     monkeypatch.setattr(type(often), "flags", {"model_config_file_poll_wait_seconds": "2"})
     monkeypatch.setattr(type(seldom), "flags", {"model_config_file_poll_wait_seconds": "60"})

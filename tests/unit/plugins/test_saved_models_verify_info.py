@@ -23,11 +23,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
     WARMUP_FILE,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import (
-    ModelStore,
-    plan_staging,
-    stage,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import plan_staging, stage
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_models_verify_info
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")

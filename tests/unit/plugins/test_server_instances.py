@@ -282,12 +282,12 @@ def test_plain_word_is_not_quoted() -> None:
 
 
 def test_look_at_a_host_says_what_the_servers_run(
-    run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving_host_info.AnsibleModule, "run_command", answer_of_systemd)
     monkeypatch.setattr(look, "PROGRAM", "/no/such/program")
     servers = {"unit": "no-such-unit", "models_base_path": "/srv/models", "models": ["a"]}
-    paths = {"config_path": str(tmp_path / "etc"), "data_path": str(tmp_path / "var")}
+    paths = {"config_path": "/etc/no-such", "data_path": "/var/lib/no-such"}
     arguments = {"user": "tfserving", "group": "tfserving", **paths}
     result = run_module(serving_host_info, check=True, servers={**servers, "instances": [{}]}, **arguments)
     assert "failed" not in result, result["msg"]

@@ -28,7 +28,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     unproven,
     withdrawn,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import server_rollback as module
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_servers as module
 
 OK = ("OK", "")
 BROKEN = ("NOT_FOUND", "no meta graph")
@@ -105,8 +105,13 @@ def host(tmp_path: Path, serving: StubServer, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def run(host: Host, run_module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    def play(state: str = "rolled_back", **arguments: Any) -> dict[str, Any]:
+    def play(state: str = "rolled_back", unless_recorded: bool = False, **arguments: Any) -> dict[str, Any]:
+        if unless_recorded:
+            rollback.Servers(host, "serving", str(host.etc), {}, 2).record(unless_recorded=True)  # type: ignore[arg-type]
+            return {}
         settings = {"unit": "serving", "config_path": str(host.etc), "catalog": [], "timeout_seconds": 2}
+        if state == "recorded":
+            state, arguments["package_directory"] = "serving", str(host.etc / "packages")
         result = run_module(module, state=state, **(settings | arguments))
         assert "msg" not in result, result
         return result
