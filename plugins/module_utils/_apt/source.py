@@ -153,7 +153,7 @@ class Source:
         return code == 0 and bool(names) and all(Path(name).exists() for name in names)
 
     def try_out(self, files: list[File]) -> str:
-        """Let apt fetch the lists by the new files, in a directory of its own. Returns what apt complains of."""
+        """Let apt update a cache by the new files, in a directory of its own. Returns what apt complains of."""
         directory = Path(tempfile.mkdtemp(prefix="apt-source-"))
         try:
             directory.chmod(0o711)  # for the user that apt downloads as
@@ -172,7 +172,7 @@ class Source:
             shutil.rmtree(directory, ignore_errors=True)
 
     def fetch_lists(self) -> str:
-        """Fetch the lists of the source. Returns what apt complains of, be it of this source or of all together."""
+        """Update the apt cache for the source. Returns what apt complains of, be it of this source or of all together."""
         code, output = apt_get.update(self.module, *self.only(self.path))
         if not code:
             # All sources read together: two that name the same repository may contradict each other.
@@ -193,7 +193,7 @@ class Source:
         replace_file(path, content, mode, *((status.st_uid, status.st_gid) if status else ()))
 
     def apply(self, files: list[File], legacy: list[LegacyChange]) -> None:
-        """Write and remove what is not as it should be, fetch the lists, and take all of it back where that fails.
+        """Write and remove what is not as it should be, update the apt cache, and roll all of it back where that fails.
 
         Raises SourceError and OSError.
         """
