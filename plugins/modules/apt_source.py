@@ -15,10 +15,10 @@ description:
     says.
   - Then the files are written, what earlier instructions left of the repository is removed, and the apt cache is
     updated for this source, and for no other. A missing cache is updated as well, which repairs an interrupted run.
-  - What C(apt-key) instructions left is removed. These are the active one-line entries of the repositories in C(sources.list) and
-    C(sources.list.d/*.list), whatever the files are called, and the files in C(trusted.gpg.d) that hold nothing but
-    their keys. All other entries stay byte for byte. A key in C(trusted.gpg), or in a file with others' keys, is a
-    warning with the command that removes it.
+  - What C(apt-key) instructions left is removed. These are the active one-line entries of the repositories in
+    C(sources.list) and C(sources.list.d/*.list), whatever the files are called, and the files in C(trusted.gpg.d) that
+    hold nothing but their keys. All other entries stay byte for byte. A key in C(trusted.gpg), or in a file with
+    others' keys, is a warning with the command that removes it.
   - A deb822 source of somebody else that names the same repository with another key, or with none where apt reads it
     after this one, is an error, as apt refuses to run then.
 options:

@@ -40,7 +40,7 @@ def apt_get(module: AnsibleModule, *arguments: str, config: Path | None = None) 
 
 
 def update(module: AnsibleModule, *options: str, config: Path | None = None) -> tuple[int, str]:
-    """Update the apt cache; as apt_get. The lock of the cache is waited for here, as apt's own timeout leaves it out."""
+    """Update the apt cache; as apt_get. Its lock is waited for here, as apt's own timeout leaves it out."""
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         code, output = apt_get(module, *options, "update", config=config)

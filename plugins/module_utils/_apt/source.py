@@ -171,8 +171,8 @@ class Source:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def fetch_lists(self) -> str:
-        """Update the apt cache for the source. Returns what apt complains of, be it of this source or of all together."""
+    def update_apt_cache(self) -> str:
+        """Update the apt cache for the source. Returns what apt complains of, of this source or of all together."""
         code, output = apt_get.update(self.module, *self.only(self.path))
         if not code:
             # All sources read together: two that name the same repository may contradict each other.
@@ -204,7 +204,7 @@ class Source:
                 self.write(*file)
                 if file in files and file.content is not None:
                     os.chown(file.path, 0, 0)
-            trouble = self.fetch_lists()
+            trouble = self.update_apt_cache()
         except OSError:
             for one in reversed(kept):
                 with suppress(OSError):  # on a file system that is full nothing can be written, and what is new can go
