@@ -90,7 +90,7 @@ options:
     elements: str
     default: []
   timeout_seconds:
-    description: How long a download may stand still.
+    description: How long a download may stall.
     type: int
     default: 60
 attributes:

@@ -1,4 +1,4 @@
-"""What has changed since a version was published is found, named, and comes with the commands that mend it."""
+"""What has changed since a version was published is found, named, and comes with the commands that repair it."""
 
 from __future__ import annotations
 
