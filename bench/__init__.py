@@ -1,1 +1,1 @@
-"""`make bench`: what the sync of models costs beside rsync by hand and copy, and what converged hosts cost."""
+"""`make bench`: what the sync of models costs beside manual rsync and copy, and what converged hosts cost."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from bench import converged, models
 from bench.contenders import (
-    ByHand,
-    ByHandVerified,
     Contender,
     Copy,
     Job,
+    ManualRsync,
+    ManualRsyncVerified,
     Ours,
     OursByPassword,
     Ping,
@@ -22,7 +22,7 @@ from bench.contenders import (
 from bench.hosts import HOSTS, ONE_HOST, offer
 from bench.summary import Summary, Target
 
-BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE, COPY = ByHand(), ByHandVerified(), Synchronize(), Copy()
+MANUAL, MANUAL_VERIFIED, SYNCHRONIZE, COPY = ManualRsync(), ManualRsyncVerified(), Synchronize(), Copy()
 OURS, OURS_BY_PASSWORD, PING, STREAMS = Ours(), OursByPassword(), Ping(), Streams()
 CONVERGED, REFERENCE = converged.Converged(), converged.Reference()
 OUR_NAMES = (OURS.name, CONVERGED.name)  # with which the labels of our rows begin
@@ -51,7 +51,7 @@ class Case:
     entries: tuple[Entry, ...]
     targets: Callable[[Results], list[Target]]
     narrow: bool = False  # whether the controller's link is narrowed
-    yardstick: Contender = BY_HAND
+    yardstick: Contender = MANUAL
     repeat: int = 3
     clean_up: Callable[[], None] = lambda: None
 
@@ -63,23 +63,23 @@ def entries(job: Job, *contenders: Contender) -> tuple[Entry, ...]:
 
 def copied(results: Results, limit: float) -> Target:
     """Return what is promised where root copies, in times of an rsync whose result is verified as well."""
-    ours, verified = (results[one.name].wall_seconds for one in (OURS_BY_PASSWORD, BY_HAND_VERIFIED))
-    return Target("wall time where root copies, in times of rsync by hand, verified", ours / verified, limit)
+    ours, verified = (results[one.name].wall_seconds for one in (OURS_BY_PASSWORD, MANUAL_VERIFIED))
+    return Target("wall time where root copies, in times of manual rsync, verified", ours / verified, limit)
 
 
 def first(root: Path) -> Case:
     job = Job("big", models.make(root, "big"), (1,), ONE_HOST)
 
     def targets(results: Results) -> list[Target]:
-        ours, by_hand, synchronize = (results[one.name].wall_seconds for one in (OURS, BY_HAND, SYNCHRONIZE))
+        ours, manual, synchronize = (results[one.name].wall_seconds for one in (OURS, MANUAL, SYNCHRONIZE))
         return [
-            Target("wall time, in times of rsync by hand", ours / by_hand, 1.25),
+            Target("wall time, in times of manual rsync", ours / manual, 1.25),
             Target("wall time, in times of synchronize", ours / synchronize, 1.0),
             copied(results, 1.25),
         ]
 
     text = "One version, nearly all of it one shard, to a host that has none."
-    rows = entries(job, BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE, COPY, OURS, OURS_BY_PASSWORD)
+    rows = entries(job, MANUAL, MANUAL_VERIFIED, SYNCHRONIZE, COPY, OURS, OURS_BY_PASSWORD)
     return Case("first", "First version, 1 GiB", text, rows, targets)
 
 
@@ -87,10 +87,10 @@ def following(root: Path) -> Case:
     job = Job("huge", models.make(root, "huge"), (1, 2), ONE_HOST, present=(1,))
 
     def targets(results: Results) -> list[Target]:
-        ours, by_hand, synchronize = (results[one.name].wall_seconds for one in (OURS, BY_HAND, SYNCHRONIZE))
+        ours, manual, synchronize = (results[one.name].wall_seconds for one in (OURS, MANUAL, SYNCHRONIZE))
         return [
             Target("bytes sent, in % of the version", 100 * results[OURS.name].sent_bytes / models.HUGE_BYTES, 6),
-            Target("wall time, in times of rsync --copy-dest by hand", ours / by_hand, 1.25),
+            Target("wall time, in times of manual rsync --copy-dest", ours / manual, 1.25),
             Target("wall time, in times of synchronize", ours / synchronize, 1 / 1.5),
         ]
 
@@ -98,7 +98,7 @@ def following(root: Path) -> Case:
         f"The host has version 1. Version 2 has the same {models.HUGE_BYTES // models.GIB} GiB shard with three ranges "
         "changed, 5 % of its bytes in all. Ours knows version 1 from the controller too, where sources keep it."
     )
-    rows = (*entries(job, BY_HAND), Entry(SYNCHRONIZE.name, SYNCHRONIZE, job, 1), *entries(job, COPY, OURS))
+    rows = (*entries(job, MANUAL), Entry(SYNCHRONIZE.name, SYNCHRONIZE, job, 1), *entries(job, COPY, OURS))
     return Case("next", "Next version, 5 % changed", text, rows, targets)
 
 
@@ -123,7 +123,7 @@ def shared(root: Path) -> Case:
         "times, as an export writes them."
     )
     return Case(
-        "shared", "Next version that shares whole files", text, entries(job, BY_HAND, SYNCHRONIZE, COPY, OURS), targets
+        "shared", "Next version that shares whole files", text, entries(job, MANUAL, SYNCHRONIZE, COPY, OURS), targets
     )
 
 
@@ -139,7 +139,7 @@ def nothing(root: Path) -> Case:
         ]
 
     text = f"The host has all {models.MANY_VERSIONS} versions of {models.MANY_BYTES // models.MIB} MiB each."
-    rows = entries(job, PING, BY_HAND, SYNCHRONIZE, COPY, OURS)
+    rows = entries(job, PING, MANUAL, SYNCHRONIZE, COPY, OURS)
     return Case("nothing", "Nothing to do, 20 versions of 200 MiB", text, rows, targets)
 
 
@@ -150,8 +150,8 @@ def small(root: Path) -> Case:
     def targets(results: Results) -> list[Target]:
         return [
             Target(
-                "wall time, in times of rsync by hand",
-                results[OURS.name].wall_seconds / results[BY_HAND.name].wall_seconds,
+                "wall time, in times of manual rsync",
+                results[OURS.name].wall_seconds / results[MANUAL.name].wall_seconds,
                 1.5,
             ),
             copied(results, 1.5),
@@ -162,7 +162,7 @@ def small(root: Path) -> Case:
         f"copy gets {models.SMALL_SAMPLE} of them, as it takes its time for each."
     )
     rows = (
-        *entries(job, BY_HAND, BY_HAND_VERIFIED, SYNCHRONIZE),
+        *entries(job, MANUAL, MANUAL_VERIFIED, SYNCHRONIZE),
         Entry(f"{COPY.name}, {models.SMALL_SAMPLE} files", COPY, sample, 1),
         *entries(job, OURS, OURS_BY_PASSWORD),
     )
@@ -183,7 +183,7 @@ def push(root: Path) -> Case:
         "narrowed to 1 Gbit/s. What it carries is measured by 8 ssh streams of the same bytes into nothing."
     )
     rows = (
-        *entries(job, STREAMS, BY_HAND, SYNCHRONIZE, COPY, OURS),
+        *entries(job, STREAMS, MANUAL, SYNCHRONIZE, COPY, OURS),
         Entry(OURS_ON_ONE_HOST, OURS, alone),
     )
     return Case("push", "8 hosts, push", text, rows, targets, narrow=True)

@@ -102,11 +102,11 @@ class Contender(ABC):
                 raise BenchError(f"{self.name}: {there} on the hosts is not what the source has")
 
 
-class ByHand(Contender):
+class ManualRsync(Contender):
     """rsync into a temporary name and a rename; the version before it as a basis, where there is one."""
 
-    name = "rsync by hand"
-    slug = "by-hand"
+    name = "manual rsync"
+    slug = "manual"
 
     def command(self, job: Job) -> list[str]:
         each = [self._one_host(job, host) for host in job.hosts]
@@ -130,10 +130,10 @@ class ByHand(Contender):
         return []
 
 
-class ByHandVerified(ByHand):
+class ManualRsyncVerified(ManualRsync):
     """The same, with digests of both sides compared and everything on the disk before the rename."""
 
-    name = "rsync by hand, verified"
+    name = "manual rsync, verified"
     slug = "verified"
 
     def _checks(self, source: str, host: str, incoming: str) -> list[str]:

@@ -114,5 +114,5 @@ def converge_and_record() -> Counts:
 
 
 def remove() -> None:
-    """Take off the hosts what would go on running beside other cases."""
+    """Remove from the hosts what would go on running beside other cases."""
     output_of(play("playbooks/remove.yml", INVENTORY), ANSIBLE_FORKS=str(len(HOSTS)))

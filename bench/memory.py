@@ -1,7 +1,7 @@
 """Memory as a machine has it that has been up for some time: full of the pages of files.
 
-Free memory of a virtual machine may be its host's meanwhile, and whoever gets it back waits for it: 1 GiB of files took
-3 s to write or 6 s, as chance would have it. Pages of files that nobody needs are the machine's own.
+Free memory of a virtual machine may be its host's meanwhile, and a process that gets it back waits for it: 1 GiB of
+files took 3 s to write or 6 s, as chance would have it. Pages of files that nobody needs are the machine's own.
 """
 
 from __future__ import annotations

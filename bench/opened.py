@@ -1,4 +1,4 @@
-"""Which files are opened while something runs: fanotify, so that none is missed, whoever opens it.
+"""Which files are opened while something runs: fanotify, so that none is missed, whichever process opens it.
 
 Not inotify: systemd in the lab's containers uses up the few instances that a user may have.
 """

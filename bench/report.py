@@ -115,7 +115,7 @@ HOW = """\
 - Contenders take turns, and the median of the wall times counts. Before each run what an earlier one has left is moved
   aside, memory is filled with pages of a file that nobody needs, the source is read once, so that all find it in the
   page cache, and dirty pages are written out. Without the filling, a virtual machine may have to get memory back from
-  its host first, which may double the time of whoever is next.
+  its host first, which may double the time of the next contender.
 - **wall**: from the start of the command to its end; for Ansible with its start, and with new ssh connections.
 - **sent, received**: by the controller, from the counters of the bridge that leads to the hosts, with the headers of
   ssh and TCP. What hosts fetch from each other is not in it.
@@ -125,17 +125,17 @@ HOW = """\
 - Every run is checked: afterwards the hosts have the same files with the same content, or it does not count. A run on
   converged hosts must not have changed anything.
 
-- **rsync by hand** is `rsync -a` into a temporary name and `mv`, each over an ssh connection of its own, with
+- **manual rsync** is `rsync -a` into a temporary name and `mv`, each over an ssh connection of its own, with
   `--copy-dest` where there is a version before. It verifies nothing and leaves no manifest.
-- **rsync by hand, verified** adds what it lacks to be sure of what arrived: the digests of all files, read on both
+- **manual rsync, verified** adds what it lacks to be sure of what arrived: the digests of all files, read on both
   sides and compared, and a sync of the disk before the rename.
 - **ansible.posix.synchronize** and **ansible.builtin.copy** run with their defaults, into the version's directory.
 - **tfserving_models** is `ansible-playbook` with this collection's role and its defaults: inspected, verified by
   digests on arrival, on the disk (fsync, which the others leave to the kernel), published by one rename. The account
   that logs in has a sudo without a password, so that rsync runs as root on the host.
 - **tfserving_models, sudo with a password** logs in as an account that may not run rsync as root. What it has received
-  it could change, so root publishes a copy: every byte is read, hashed and written once more on the host, where rsync
-  by hand, verified, only reads it, and every file is made twice. So its limits are in times of that contender: 1.25,
+  it could change, so root publishes a copy: every byte is read, hashed and written once more on the host, where manual
+  rsync, verified, only reads it, and every file is made twice. So its limits are in times of that contender: 1.25,
   and 1.5 for thousands of small files, where making the second file and removing the first are most of the work.
 - **serving.yml** is `ansible-playbook playbooks/serving.yml` with the example models, without a gateway, as many forks
   as hosts, at most 8. Each further host is the difference of 8 hosts and one, divided by 7.

@@ -108,13 +108,13 @@ class ActionModule(ActionBase):
         if key and published and (published["expires"] or NEVER) < (key["expires"] or NEVER):
             said.append(
                 f"The key {where} is older than the host's copy: it expires on {published['expires']}, the copy on "
-                f"{key['expires'] or 'no day'}. The copy stays; see whether an old key is published there."
+                f"{key['expires'] or 'no day'}. The copy stays; check whether an old key is published there."
             )
         if result["usable"]:
             if published and published["revoked"]:
                 said.append(f"The signing key {key['fingerprint']} is published as revoked. Ask its owner why.")
             if result["due"]:
-                found = "no renewed one was found" if published else "a renewed one could not be looked for"
+                found = "no renewed key is published" if published else "a renewed key could not be downloaded"
                 said.append(
                     f"The signing key {key['fingerprint']} expires on {key['expires']} (days left: {key['days_left']})"
                     f", and {found}."
@@ -124,7 +124,7 @@ class ActionModule(ActionBase):
             if args["expired_key"] != "keep":
                 result.update(failed=True, reason="expired", msg=over)
             else:
-                said.append(f"{over}. Going on with what is installed.")
+                said.append(f"{over}. Continuing with what is installed.")
         result["warnings"] = [*result.get("warnings", []), *said]
         if said:
             data = {"warning": " ".join(said)}
@@ -138,10 +138,10 @@ class ActionModule(ActionBase):
         if not key["revoked"] and datetime.fromisoformat(key["expires"].replace("Z", "+00:00")) > datetime.now(
             timezone.utc
         ):
-            end = f"expires on {key['expires']}, which has passed by the host's clock and not by the controller's"
+            end = f"expires on {key['expires']}, which is past by the host's clock but not by the controller's"
         how = "as given" if given else "as published now"
         return f"The signing key {key['fingerprint']} {end}" + (
-            f", {how}" if published else ", and a renewed one could not be looked for"
+            f", {how}" if published else ", and a renewed key could not be downloaded"
         )
 
 

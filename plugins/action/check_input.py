@@ -101,7 +101,7 @@ class ActionModule(ActionBase):
             if name in self._host_variables and name not in seen
         }
         return self._input_of(SERVING.name).problems + [
-            f"{name} is {value} in the inventory, where a play cannot see it. Take it out there and pass "
+            f"{name} is {value} in the inventory, where a play cannot see it. Remove it there and pass "
             f"-e {name}={value}."
             for name, value in unseen.items()
         ]

@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
         other = taken["other"]
         if other:
             raise AnsibleActionFail(
-                f"{_words(other)}. Nothing was changed by this one. Wait until it has ended; where it was killed, "
+                f"{_words(other)}. This run changed nothing. Wait until the other run has ended; if it was killed, "
                 f"remove {LOCK} on the host. Then rerun the playbook"
             )
         return {"changed": False, "looked_before": taken["looked_before"]}

@@ -62,7 +62,7 @@ def scrape_targets(hosts: list[str], hostvars: Mapping[str, Any]) -> dict[str, l
         if has_gateway and "metrics" not in variables.get("tfserving_gateway_open", []):
             raise AnsibleFilterError(
                 f"Prometheus cannot reach the metrics of {host} behind its gateway. Add metrics to its "
-                "tfserving_gateway_open, or take it from tfserving_monitoring_hosts."
+                "tfserving_gateway_open, or remove it from tfserving_monitoring_hosts."
             )
         job = jobs.setdefault(GATEWAYS if has_gateway else SERVERS, [])
         job += (

@@ -107,7 +107,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Publish the newest release, and the last one to go back to
+- name: Publish the newest release, and the previous one for a rollback
   modelops.tensorflow_serving.apt_mirror:
     path: /srv/mirror
     signing_key: 0123456789ABCDEF0123456789ABCDEF01234567

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apt_signing_key_info
-short_description: Say which OpenPGP keys a keyring holds and how long they last
+short_description: Report which OpenPGP keys a keyring holds and when they expire
 version_added: 0.1.0
 description:
   - Reads a public key or a keyring, armoured or binary, and returns each primary key with its dates.

@@ -6,22 +6,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apt_source
-short_description: Add an apt source with its pin and its proxy, once apt has shown that it can use it
+short_description: Add an apt source with its pin and its proxy, after a test that apt can use it
 version_added: 0.1.0
 description:
   - Writes a deb822 source, a pin, and a proxy for the source's host with its password, as files called after O(name).
-  - Before any of them is changed, apt fetches the lists by them in a directory of its own. What apt cannot use or
-    verify fails in apt's words, and the host stays as it was. Signature checks are on, whatever the host's
-    configuration says.
-  - Then the files are written, what earlier instructions left of the repository is removed, and the lists of this
-    source, and of no other, are fetched. Lists that are missing are fetched as well, so that a run that was cut is made
-    up for.
-  - From the apt-key way go the active one-line entries of the repositories in C(sources.list) and
-    C(sources.list.d/*.list), whatever the files are called, and the files in C(trusted.gpg.d) that hold nothing but
-    their keys. All other entries stay byte for byte. A key in C(trusted.gpg), or in a file with others' keys, is a
-    warning with the command that takes it out.
+  - Before any of them is changed, apt tests them with a cache in a directory of its own. What apt cannot use or verify
+    fails in apt's words, and the host is left unchanged. Signature checks are on, whatever the host's configuration
+    says.
+  - Then the files are written, what earlier instructions left of the repository is removed, and the apt cache is
+    updated for this source, and for no other. A missing cache is updated as well, which repairs an interrupted run.
+  - What C(apt-key) instructions left is removed. These are the active one-line entries of the repositories in
+    C(sources.list) and C(sources.list.d/*.list), whatever the files are called, and the files in C(trusted.gpg.d) that
+    hold nothing but their keys. All other entries stay byte for byte. A key in C(trusted.gpg), or in a file with
+    others' keys, is a warning with the command that removes it.
   - A deb822 source of somebody else that names the same repository with another key, or with none where apt reads it
-    after this one, is an error, as apt refuses to do anything at all then.
+    after this one, is an error, as apt refuses to run then.
 options:
   name:
     description: Base name of the files.
@@ -66,7 +65,7 @@ options:
     description: Fingerprint of the key that the source names by C(Signed-By). Needed for V(present).
     type: str
   key_changed:
-    description: Whether that key was just replaced, so that the lists have to be fetched.
+    description: Whether that key was just replaced, so that the apt cache has to be updated.
     type: bool
     default: false
   root:

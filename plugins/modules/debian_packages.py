@@ -10,7 +10,7 @@ short_description: Install packages of Debian or Ubuntu that a host lacks, with 
 version_added: 0.2.0
 description:
   - Asks dpkg which packages are missing, and apt-get only where there are any. No other package is removed for them.
-  - The apt cache is updated only where apt cannot install them by the lists that it has.
+  - The apt cache is updated only where apt cannot install them without that.
   - Packages come from signed lists, whatever C(apt.conf.d) allows. Recommended packages are not installed.
 options:
   name:
@@ -24,7 +24,7 @@ options:
     default: ""
 attributes:
   check_mode:
-    description: Says what would be installed, also where apt's lists do not have it yet. Does not ask apt.
+    description: Says what would be installed, also where the apt cache does not have it yet. Does not ask apt.
     support: full
   diff_mode:
     description: Shows the packages before and after.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gateway_drain
-short_description: Keep the gateway's requests from a model server, or let them there again
+short_description: Drain a model server behind the gateway, or undrain it
 version_added: 0.1.0
 description:
   - nginx looks for a file at each request, so that nothing is reloaded. New requests go to another server of the host

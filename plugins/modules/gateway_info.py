@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gateway_info
-short_description: Check what is said about the gateway, and work out what it lets through and where to
+short_description: Check the gateway's variables, and determine which requests go to which server
 version_added: 0.1.0
 description:
   - Works out which requests nginx lets through to which model servers of the host, and checks users, certificates and

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_lock
-short_description: Have one run at a time change a host
+short_description: Lock a host, so that one run at a time changes it
 version_added: 0.2.0
 description:
   - Takes the lock of a host, the file C(/run/tensorflow-serving.lock), or fails where another run has it, and says who

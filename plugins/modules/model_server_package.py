@@ -56,12 +56,12 @@ options:
     elements: str
     default: []
   lists_renewable:
-    description: Whether apt's lists may be fetched when they do not have the version.
+    description: Whether the apt cache may be updated when it does not have the version.
     type: bool
     default: true
 attributes:
   check_mode:
-    description: Says what would be installed, also where apt's lists do not have it before they are fetched.
+    description: Says what would be installed, also where the apt cache does not have it yet.
     support: full
   diff_mode:
     description: Shows name and version of the package before and after.
@@ -89,7 +89,7 @@ EXAMPLES = r"""
 RETURN = r"""
 package:
   description: What is installed now.
-  returned: success, except in check mode where apt's lists do not have it yet
+  returned: success, except in check mode where the apt cache does not have it yet
   type: dict
   sample: {name: tensorflow-model-server, version: 2.19.1, sha256: ""}
 answer:
@@ -181,9 +181,9 @@ def bring_given(module: AnsibleModule, changer: Changer, host: Host, sha256: str
 
 
 def look_again(module: AnsibleModule, changer: Changer) -> Package:
-    """Return what apt knows once its lists are fetched, or as they are where they cannot be renewed."""
+    """Return what apt knows after an update of its cache, or without one where that is not possible."""
     variant, version, is_renewable = (module.params[name] for name in ("variant", "version", "lists_renewable"))
-    complaints = changer.fetch_lists() if is_renewable else ""
+    complaints = changer.update_apt_cache() if is_renewable else ""
     host = changer.observe()
     wanted = wanted_package(host, variant, version)
     if wanted is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_servers
-short_description: Configure the model servers of a host, see them serve, or roll back
+short_description: Configure the model servers of a host, wait until they serve, or roll back
 version_added: 0.2.0
 description:
   - With O(state=configured), everything that the servers read is written, and servers that are not listed any more are
@@ -17,8 +17,8 @@ description:
   - Where a label moves, or a labelled version is replaced, models.config goes through files in between. They load both
     versions, move the label, and drop the old one, so that no request to the label fails. A run that was killed on the
     way is finished by the next one.
-  - When a server has not taken the file in time, or has refused it, the previous file is put back, and the module fails
-    with the server's own words.
+  - When a server has not loaded the file in time, or has refused it, the previous file is restored, and the module
+    fails with the server's own words.
   - A model without a version on the host never reaches the file. One such model keeps the server from looking at all
     others, and then only a restart helps. A model of which O(catalog) asks for a version that was withdrawn stays as
     the file has it; one that never served is left out.
@@ -115,7 +115,7 @@ options:
     choices: [none, restart]
     default: none
   restart:
-    description: With O(state=rolled_back), whether to restart all servers, as after a package was put back.
+    description: With O(state=rolled_back), whether to restart all servers, as after a package was rolled back.
     type: bool
     default: false
   refused:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: saved_models_prune
-short_description: Remove the SavedModel versions on a host that nobody uses any more
+short_description: Remove unused SavedModel versions from a host
 version_added: 0.1.0
 description:
   - Of each model the newest versions stay, as many as O(catalog[].keep) or O(keep) says, and with them whatever the

@@ -84,19 +84,19 @@ class Findings:
 
     verified: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    to_publish_anew: list[str] = field(default_factory=list)
-    to_put_right: list[str] = field(default_factory=list)
+    to_publish_again: list[str] = field(default_factory=list)
+    to_repair: list[str] = field(default_factory=list)
 
     def message(self) -> str:
         """Return all problems, one a line, and the way out."""
         lines = ["Models on this host are not what was published:", *(f"- {text}" for text in self.problems)]
-        if self.to_put_right:
-            lines += ["To put owners, groups and modes right:", *(f"  {command}" for command in self.to_put_right)]
-        if self.to_publish_anew:
+        if self.to_repair:
+            lines += ["To repair owners, groups and modes:", *(f"  {command}" for command in self.to_repair)]
+        if self.to_publish_again:
             lines += [
-                "To publish versions anew, take them out of the server's sight, which meanwhile serves the newest of "
-                "those that are left, and play serving.yml again. Their sources have to be there still:",
-                *(f"  {command}" for command in self.to_publish_anew),
+                "To publish versions again, hide them from the server with these commands and rerun serving.yml. Until "
+                "then the server serves the newest version that is left. The sources must still exist:",
+                *(f"  {command}" for command in self.to_publish_again),
             ]
         return "\n".join(lines)
 
@@ -110,7 +110,7 @@ def verify(module: AnsibleModule) -> Findings:
         problems = verifier.check_directory(store.path)
         if problems:
             path = shlex.quote(str(store.path))
-            findings.to_put_right.append(f"chown root:{group} {path} && chmod {BASE_MODE:04o} {path}")
+            findings.to_repair.append(f"chown root:{group} {path} && chmod {BASE_MODE:04o} {path}")
             findings.problems.extend(problems)
         for version, name in sorted(store.published().items()):
             if not store.manifest(version).exists():
@@ -119,10 +119,10 @@ def verify(module: AnsibleModule) -> Findings:
             drift, path = verifier.check_version(store, version), str(store.path / name)
             findings.problems.extend(drift.contents + drift.access)
             if drift.contents:
-                findings.to_publish_anew.append(shlex.join(["mv", "-T", path, str(store.removed(version))]))
+                findings.to_publish_again.append(shlex.join(["mv", "-T", path, str(store.removed(version))]))
             elif drift.access:
                 paths = shlex.join([path, str(store.manifest(version))])
-                findings.to_put_right.append(
+                findings.to_repair.append(
                     f"chown -R root:{group} {paths} && find {paths} "
                     f"-type d -exec chmod {DIRECTORY_MODE:04o} {{}} + -o -exec chmod {FILE_MODE:04o} {{}} +"
                 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serving_host_info
-short_description: Look at a host before anything is changed on it
+short_description: Inspect a host before anything is changed on it
 version_added: 0.2.0
 description:
   - Reads what a host is and has, once, for all roles of this collection, and works out what its model servers are to

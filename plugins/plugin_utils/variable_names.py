@@ -55,7 +55,7 @@ def name_problems(names: Iterable[str], known: Iterable[str], allowed: Iterable[
                 )
             else:
                 warnings.append(
-                    f"{name} is no variable of this collection, so nothing reads it. Take it out, or list a variable "
+                    f"{name} is no variable of this collection, so nothing reads it. Remove it, or list a variable "
                     f"of your own in {ALLOWED}."
                 )
     return problems, warnings

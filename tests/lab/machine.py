@@ -85,7 +85,7 @@ def install_packages() -> list[str]:
     run(
         ["apt-get", "-q", "install", "-y", "--no-install-recommends", *missing],
         what="installing the lab's packages",
-        advice=f"run by hand: {install_command(missing)}",
+        advice=f"run manually: {install_command(missing)}",
         env=quiet,
     )
     return missing

@@ -1,6 +1,6 @@
 """The web server's certificate, by a certificate authority (CA) of the instance's own, both made once.
 
-The CA's private key is thrown away: whoever trusts ca.crt trusts this one certificate and no other to come.
+The CA's private key is thrown away: a client that trusts ca.crt trusts this one certificate and no other to come.
 """
 
 from __future__ import annotations

@@ -76,11 +76,14 @@ CASES = {
         {"tfserving_data_path": "/etc/ssh"},
     ),
     "models_where_the_login_account_can_write": Case(
-        ["/home/deploy decides what root does", "set tfserving_models_base_path to another directory"],
+        [
+            "/home/deploy is not root's alone, and root works below it",
+            "set tfserving_models_base_path to another directory",
+        ],
         {"tfserving_models_base_path": "/home/deploy/models"},
     ),
     "models_that_the_unit_cannot_see": Case(
-        ["tfserving_models_base_path is /root/models, which lies where the unit sees nothing"],
+        ["tfserving_models_base_path is /root/models, which systemd hides from the unit"],
         {"tfserving_models_base_path": "/root/models"},
     ),
     "equal_ports": Case(

@@ -152,7 +152,7 @@ def closed_connections(host) -> int:
 
 
 def test_health_is_for_everybody_and_one_word(host, stranger):
-    """And the server is not asked each time: whoever asks need not be somebody."""
+    """And the server is not asked each time: clients need no password here."""
     answer = stranger.get("/healthz")
     assert (answer.status, answer.text) == (200, "ok\n")
     assert stranger.get("/health-of-server").status == 404

@@ -54,7 +54,7 @@ def test_key_that_expires_soon_is_downloaded_once_for_all_hosts_and_told(play, a
     played = play(SERVING, variables=aged.variables())
     assert not played.failed, played.text
     assert key_requests() == 1
-    assert recap(played).count("(days left: 4), and no renewed one was found.") == len(HOSTS)
+    assert recap(played).count("(days left: 4), and no renewed key is published.") == len(HOSTS)
     assert {name: server_on(name).main_pid() for name in HOSTS} == pids
 
 
@@ -164,14 +164,14 @@ def test_expired_key_fails_before_anything_is_changed(expired, name, on):
 @pytest.mark.parametrize(
     "words",
     [
-        "an installed server stays and serves on",
+        "Installed servers go on serving",
         "tfserving_apt_expired_key: keep",
         "Wait until the owner has published the renewed key",
         "playbooks/mirror.yml",
         "tfserving_package_deb and tfserving_package_deb_sha256",
     ],
 )
-def test_expired_key_fails_with_the_ways_on(expired, words):
+def test_expired_key_fails_with_what_can_be_done(expired, words):
     _, played = expired
     assert words in played.words
 
@@ -194,7 +194,7 @@ def test_keep_goes_on_with_what_is_installed_and_says_so_in_the_recap(expired, p
     assert not played.failed, played.text
     assert played.recap["debian12"]["changed"] == 1  # the models
     assert "[WARNING]: The signing key" in played.text
-    assert re.search(r"signing key \w+ expired on \S+, as published now\. Going on with what is", recap(played))
+    assert re.search(r"signing key \w+ expired on \S+, as published now\. Continuing with what is", recap(played))
     assert server.versions("MLP")[2] == "AVAILABLE"
     assert server.accuracy("MLP", digits) >= 0.95
     assert server.main_pid() == before
@@ -257,7 +257,7 @@ def test_what_apt_key_left_is_removed(expired, play, aged, aged_key, on):
     assert not played.failed, played.text
     for path in ("sources.list.d/tensorflow-serving.list", "trusted.gpg.d/tensorflow-serving.gpg"):
         assert not host.file(f"/etc/apt/{path}").exists
-    assert "Take the key out of it: rm /etc/apt/trusted.gpg" in played.words
+    assert "Remove the key from it: rm /etc/apt/trusted.gpg" in played.words
     host.check_output("rm /etc/apt/trusted.gpg")
     assert host.check_output("sha256sum /etc/apt/trusted.gpg.d/debian*") == trusted_by_debian
     host.check_output("apt-get update -o APT::Update::Error-Mode=any")

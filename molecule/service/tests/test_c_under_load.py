@@ -179,7 +179,7 @@ def test_version_that_does_not_answer_its_sample_is_not_taken(server, catalog, t
     played = tell()
     assert played.failed
     assert "AVAILABLE, but a sample request" in played.words, played.text
-    assert "The previous file was put back" in played.words, played.text
+    assert "The previous file was restored" in played.words, played.text
     assert server.host.file(CONFIG).content_string == before
     assert label(server) == 3
     catalog.put("MLP", 4, sample_requests=[request_body])

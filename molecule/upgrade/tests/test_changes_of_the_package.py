@@ -403,7 +403,7 @@ def test_optimized_build_is_refused_where_the_cpu_cannot_run_it(play_on, switche
     with old_process_serves_on(switched, digits), cpu_without_avx2(switched):
         played = play_on(SWITCHED, variant="optimized")
     assert (played.failed, played.changed()) == (True, 0)
-    assert "lacks avx2, fma, so that the server would die of SIGILL" in played.words
+    assert "lacks avx2, fma, so that SIGILL would kill the server" in played.words
     assert "Set tfserving_package_variant to universal" in played.words
 
 

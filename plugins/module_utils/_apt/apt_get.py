@@ -40,7 +40,7 @@ def apt_get(module: AnsibleModule, *arguments: str, config: Path | None = None) 
 
 
 def update(module: AnsibleModule, *options: str, config: Path | None = None) -> tuple[int, str]:
-    """Fetch lists; as apt_get. The lock of the lists is waited for here, as apt's own timeout leaves it out."""
+    """Update the apt cache; as apt_get. Its lock is waited for here, as apt's own timeout leaves it out."""
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         code, output = apt_get(module, *options, "update", config=config)
@@ -73,7 +73,7 @@ def failure(output: str) -> str:
 
 
 def complaints(output: str) -> str:
-    """Return what apt complains of when it fetches lists, each complaint once."""
+    """Return what apt complains of when it updates its cache, each complaint once."""
     reasons = re.findall(r"^Err:.*\n {2}(.*)$", output, flags=re.MULTILINE)
     lines = (line.strip() for line in output.splitlines() if line.startswith(("E: ", "W: ")))
     return " ".join(dict.fromkeys([*(f"{reason.strip()}." for reason in reasons), *lines]))

@@ -32,7 +32,7 @@ def repository_problems(settings: dict[str, Any], prefix: str) -> list[str]:
     problems = []
     if not _URI.fullmatch(str(values["uri"])):
         problems.append(
-            f"{prefix}uri has to be http://HOST/PATH or https://HOST/PATH, without user and password; those belong "
+            f"{prefix}uri has to be http://HOST/PATH or https://HOST/PATH, without user and password; put those "
             "into /etc/apt/auth.conf.d on the hosts."
         )
     if not _WORD.fullmatch(str(values["suite"])):

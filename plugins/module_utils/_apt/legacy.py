@@ -79,10 +79,7 @@ def legacy_changes(
     others = sources_without_key(etc_apt, repositories)
     if others and fingerprints[0] not in fingerprints[1:]:
         where = ", ".join(sorted({str(path) for path in others}))
-        warn(
-            f"the key {fingerprints[0]} is left among those that apt trusts for everything, if it is there: "
-            f"{where} may need it"
-        )
+        warn(f"the key {fingerprints[0]} stays trusted for all repositories, if it is there: {where} may need it")
         fingerprints = fingerprints[1:]
     keyrings = [etc_apt / "trusted.gpg"] if (etc_apt / "trusted.gpg").is_file() else []
     for path in [*keyrings, *_files(etc_apt / "trusted.gpg.d", ".gpg", ".asc")]:
@@ -90,7 +87,7 @@ def legacy_changes(
             keys = describe_keyring(path.read_bytes())
         except OpenPGPError as error:
             wanted = " or ".join(fingerprints)
-            warn(f"{path} is left alone, as it cannot be read: {error}. Look whether it holds {wanted}")
+            warn(f"{path} cannot be read and was left unchanged: {error}. Check whether it holds {wanted}")
             continue
         found = [one for one in dict.fromkeys(fingerprints) if any(key.startswith(one) for key in keys)]
         is_alone = all(key.split()[0] in found for key in keys)
@@ -99,7 +96,7 @@ def legacy_changes(
         elif found:
             warn(
                 f"{path} lets {' and '.join(found)} sign for every repository. It is a keyring that others use too, so "
-                f"it stays as it is. Take the key out of it: {f'rm {path}' if is_alone else _removal(path, found)}"
+                f"it was left unchanged. Remove the key from it: {f'rm {path}' if is_alone else _removal(path, found)}"
             )
     return [change for change in changes if change]
 

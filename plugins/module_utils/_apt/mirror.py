@@ -165,8 +165,8 @@ def read_published(layout: Layout) -> list[Package]:
         return [package for index in indices for package in parse_packages(index.decode("utf-8"))]
     except (OSError, RepositoryError, UnicodeDecodeError) as error:
         raise RepositoryError(
-            f"the mirror in {layout.public} is damaged: {error}. Remove that directory and play again; the .deb files "
-            f"in {layout.downloads} are used again"
+            f"the mirror in {layout.public} is damaged: {error}. Remove that directory and rerun the playbook; "
+            f"the .deb files in {layout.downloads} are reused"
         ) from error
 
 
@@ -208,7 +208,8 @@ def build(layout: Layout, packages: Sequence[Package], signing: Sequence[str], r
     )  # fmt: skip
     if set(read_published(made)) != set(packages):
         raise RepositoryError(
-            f"the files are not what their names say. Remove {layout.downloads} and play again; the mirror is as it was"
+            f"the files do not match their names. Remove {layout.downloads} and rerun the playbook; the mirror was not "
+            "changed"
         )
     return made.public
 
@@ -281,12 +282,12 @@ def parse_secret_key(listing: str, fingerprint: str, home: str) -> int | None:
     validity, expires, capabilities = next(((one[1], one[6], one[11]) for one in records if one[0] == "sec"), ("",) * 3)
     if primary == fingerprint and validity == "e":
         raise RepositoryError(
-            f"the key {fingerprint} in {home} has expired. This prolongs it: gpg --quick-set-expire {fingerprint} 5y"
+            f"the key {fingerprint} in {home} has expired. This extends it: gpg --quick-set-expire {fingerprint} 5y"
         )
     if primary != fingerprint or validity == "r" or "S" not in capabilities or "D" in capabilities:
         raise RepositoryError(
-            f"there is no secret key {fingerprint} in {home} that can sign and is no part of another. `gpg "
-            "--list-secret-keys` shows those that are there; this makes one: gpg --quick-generate-key "
+            f"there is no primary secret key {fingerprint} in {home} that can sign. `gpg --list-secret-keys` lists "
+            "those that are there; this creates one: gpg --quick-generate-key "
             "'TensorFlow Serving mirror <you@example.com>' rsa4096 sign 5y"
         )
     return int(expires) if expires else None

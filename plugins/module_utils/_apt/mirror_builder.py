@@ -79,8 +79,8 @@ class Builder:
         if expires is not None and expires - time.time() < EXPIRY_WARNING_SECONDS:
             self.module.warn(
                 f"the mirror's key expires on {time.strftime('%Y-%m-%d', time.gmtime(expires))}, and from then on no "
-                "host takes packages from the mirror. This prolongs it: gpg --quick-set-expire "
-                f"{fingerprint} 5y. Then play again, and renew the key on the hosts"
+                "host accepts packages from the mirror. This extends it: gpg --quick-set-expire "
+                f"{fingerprint} 5y. Then rerun the playbook, and renew the key on the hosts with serving.yml"
             )
 
     def is_published(self, packages: Sequence[Package], public_key: str) -> bool:

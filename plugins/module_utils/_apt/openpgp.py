@@ -5,8 +5,8 @@
 Source of the formats: RFC 9580, sections 4 (packets), 5.2 (signatures), 5.5.4 (fingerprints) and 6 (ASCII armour).
 Where the standard leaves open which of several self-signatures counts, it is the one that gpg takes, as apt asks gpgv.
 
-No signature is verified here. The dates and the revocation that a key file states are those that whoever wrote the file
-put there. They are good to decide when to look for a renewed key, never whom to trust: that is the fingerprint's part
+No signature is verified here. The dates and the revocation that a key file states are those that its writer put there.
+They are good to decide when to look for a renewed key, never whom to trust: that is the fingerprint's part
 (it is computed from the key itself), and apt's, which verifies the signatures.
 """
 
@@ -327,7 +327,7 @@ def _self_signature(body: bytes, fingerprint: str) -> _Signature | None:
     issuers = {"".join(f"{octet:02X}" for octet in value) for value in _issuers(hashed + unhashed)}
     if not issuers or not issuers <= {fingerprint, fingerprint[-16:]}:
         return None
-    # Whoever passes a key on can change the unhashed ones, so these say nothing but whose signature it might be.
+    # Anyone who passes a key on can change the unhashed ones, so these say nothing but whose signature it might be.
     stated = dict(hashed)
     created = stated.get(CREATION_TIME, b"")
     if len(created) != 4 or len(stated.get(KEY_EXPIRATION, bytes(4))) != 4:

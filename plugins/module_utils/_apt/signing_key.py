@@ -60,7 +60,7 @@ def single_key(data: bytes, pinned: str, what: str) -> SigningKey:
     if found != [pinned]:
         raise OpenPGPError(
             f"{what} has fingerprint {', '.join(found)}, pinned is {pinned}. Nothing was changed. "
-            "If the key was replaced, get the new fingerprint from its owner by another way and pin that"
+            "If the owner has replaced the key, verify the new fingerprint over another channel, then pin it"
         )
     return keys[0]
 

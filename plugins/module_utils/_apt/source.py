@@ -153,7 +153,7 @@ class Source:
         return code == 0 and bool(names) and all(Path(name).exists() for name in names)
 
     def try_out(self, files: list[File]) -> str:
-        """Let apt fetch the lists by the new files, in a directory of its own. Returns what apt complains of."""
+        """Let apt update a cache by the new files, in a directory of its own. Returns what apt complains of."""
         directory = Path(tempfile.mkdtemp(prefix="apt-source-"))
         try:
             directory.chmod(0o711)  # for the user that apt downloads as
@@ -171,8 +171,8 @@ class Source:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def fetch_lists(self) -> str:
-        """Fetch the lists of the source. Returns what apt complains of, be it of this source or of all together."""
+    def update_apt_cache(self) -> str:
+        """Update the apt cache for the source. Returns what apt complains of, of this source or of all together."""
         code, output = apt_get.update(self.module, *self.only(self.path))
         if not code:
             # All sources read together: two that name the same repository may contradict each other.
@@ -193,7 +193,7 @@ class Source:
         replace_file(path, content, mode, *((status.st_uid, status.st_gid) if status else ()))
 
     def apply(self, files: list[File], legacy: list[LegacyChange]) -> None:
-        """Write and remove what is not as it should be, fetch the lists, and take all of it back where that fails.
+        """Write and remove what is not as it should be, update the apt cache, and roll all of it back where that fails.
 
         Raises SourceError and OSError.
         """
@@ -204,7 +204,7 @@ class Source:
                 self.write(*file)
                 if file in files and file.content is not None:
                     os.chown(file.path, 0, 0)
-            trouble = self.fetch_lists()
+            trouble = self.update_apt_cache()
         except OSError:
             for one in reversed(kept):
                 with suppress(OSError):  # on a file system that is full nothing can be written, and what is new can go
@@ -242,7 +242,7 @@ def present(source: Source) -> dict[str, Any]:
     if conflicts:
         raise SourceError(
             f"{', '.join(map(str, conflicts))} names the same repository with another key or with none, and with two "
-            "such sources apt refuses to do anything at all. Nothing was changed. Remove the entry there",
+            "such sources apt refuses to run. Nothing was changed. Remove that entry and rerun the playbook",
             reason="conflict",
         )
     legacy = legacy_changes(source.etc_apt, source.replaced, source.fingerprints, source.module.warn)

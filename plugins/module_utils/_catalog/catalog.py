@@ -127,7 +127,7 @@ def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list
     Raises CatalogError with all problems that can be seen on the controller.
     """
     if not catalog:
-        raise CatalogError(["it is empty, and so would unload every model; playbooks/remove.yml takes a host down"])
+        raise CatalogError(["it is empty, which would unload every model; to remove all, run playbooks/remove.yml"])
     problems: list[str] = []
     models: list[Model] = []
     names = [str(entry["name"]) for entry in catalog]
@@ -137,8 +137,7 @@ def read_catalog(catalog: list[dict[str, Any]], keep: int | None = None) -> list
         name = str(entry["name"])
         if not _NAME.fullmatch(name):
             problems.append(
-                f"model name {name!r}: use letters, digits, _ . and -, {MAX_NAME} at most, and begin with none of the "
-                "last two"
+                f"model name {name!r}: use at most {MAX_NAME} letters, digits, _ . and -, and do not begin with . or -"
             )
         model, found = _read_entry(entry, keep)
         models.append(model)
@@ -277,7 +276,7 @@ def _read_sources(entry: dict[str, Any], notes: list[str]) -> dict[int, Path]:
     if missing:
         raise SavedModelError(
             f"versions lists {numbers(missing)}, but {entry['source']} has {numbers(sources)}; "
-            "export it or take it from the list"
+            "export it or remove it from the list"
         )
     return {version: sources[version] for version in sorted(wanted or sources)}
 
@@ -391,7 +390,7 @@ def check_served(model: Model, available: Iterable[int]) -> list[str]:
     if absent:
         problems.append(
             f"model {model.name}: model_version_policy.specific asks for {numbers(absent)}, "
-            f"but there will be {numbers(available)} only; add it to the source or take it from the policy"
+            f"but there will be {numbers(available)} only; add it to the source or remove it from the policy"
         )
     problems += (
         f"model {model.name}: label {label} points to version {version}, which is not served "

@@ -26,7 +26,7 @@ def is_bypassed(url: str, no_proxy: Sequence[str]) -> bool:
     """Say whether no_proxy exempts the host of url: by its name, by a domain above it, or with "*"."""
     try:
         host = urllib.parse.urlsplit(url).hostname or ""  # in lower case
-    except ValueError:  # an address that nothing can be asked at, as whoever tries will say
+    except ValueError:  # not a usable address, as the request itself will report
         host = ""
     # The entries as people write them in the variable no_proxy: example.com, .example.com, *.example.com, [::1].
     entries = [re.sub(r"^\*?\.|[\[\]]", "", entry.strip().lower()) for entry in ",".join(no_proxy).split(",")]
@@ -153,7 +153,7 @@ def _origin(url: str) -> tuple[str, str]:
 def proxy_for(url: str, proxy: str | None, no_proxy: Sequence[str]) -> str | None:
     """Return the proxy that a request for url goes through: the given one, or else that of the environment."""
     environment = urllib.request.getproxies()
-    # Python heeds the environment's no_proxy whoever gave the proxy.
+    # Python heeds the environment's no_proxy wherever the proxy comes from.
     exempt = [*(no_proxy if proxy else []), environment.get("no", "")]
     return None if is_bypassed(url, exempt) else proxy or environment.get(_scheme(url))
 

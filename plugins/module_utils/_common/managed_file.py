@@ -28,14 +28,14 @@ def write_managed(
     def check(new: Path) -> None:
         code, output, errors = module.run_command([word.replace("%s", str(new)) for word in (validate or "").split()])
         if code:
-            raise ValueError(f"{validate} says: {(errors or output).strip()}; {path} was left as it was")
+            raise ValueError(f"{validate} says: {(errors or output).strip()}; {path} was left unchanged")
 
     before = read_text(path)
     changed = before != content
     if changed and path.parent == UNIT_PATH:
         complaints = unit_complaints(module, path.name, content)
         if complaints:
-            raise ValueError(f"systemd would not take {path}, which was left as it was: {'; '.join(complaints)}")
+            raise ValueError(f"systemd rejects {path}, which was left unchanged: {'; '.join(complaints)}")
     if changed and not module.check_mode:
         file.write(content, check if validate else None)
     shown = {"before": before or "", "after": content} if changed else {}

@@ -108,7 +108,7 @@ def _receive(request: Request, archive: Path, there: int, progress: Progress) ->
             headers=headers,
             credentials=credentials,
         ) as answer:
-            # Whoever does not resume, or has another file now, sends it from its beginning.
+            # A server that does not resume, or has another file now, sends it from its beginning.
             resumes = answer.status == 206 and str(answer.headers["Content-Range"]).startswith(f"bytes {there}-")
             if answer.status != 200 and not resumes:
                 raise SavedModelError(f"{request.url}: unexpected answer {answer.status} {answer.reason}")

@@ -86,7 +86,7 @@ class Received:
 
 
 class Progress:
-    """Tells whoever looks how far it is, at most once a second, in a file beside the staging directory."""
+    """Writes the progress to a file beside the staging directory, at most once a second."""
 
     def __init__(self, staging: Path) -> None:
         self._path = staging.with_name(staging.name + ".progress")

@@ -106,13 +106,13 @@ def access_problems(params: dict[str, Any], limits: dict[str, int | None]) -> li
     problems = []
     if not ways and not anonymous:
         problems.append(
-            "Nobody has said who may ask through the gateway. Set tfserving_gateway_users (passwords), "
-            "tfserving_gateway_client_ca (certificates) or both, which then takes both; or let everybody ask with "
+            "No client may use the gateway yet. Set tfserving_gateway_users (passwords), tfserving_gateway_client_ca "
+            "(certificates) or both, which requires both; or allow every client with "
             "tfserving_gateway_allow_anonymous: true."
         )
     if ways and anonymous:
         problems.append(
-            f"tfserving_gateway_allow_anonymous is true and tfserving_gateway_{ways[0]} is set; take one of them out."
+            f"tfserving_gateway_allow_anonymous is true and tfserving_gateway_{ways[0]} is set; unset one of them."
         )
     if users and limits.get("client_requests_per_second", 0) is None:
         problems.append(
@@ -131,7 +131,7 @@ def tls_problems(params: dict[str, Any]) -> list[str]:
     """Return what is wrong with where the certificate comes from."""
     given = [name for name in ("certificate", "key") if params[name]]
     if params["self_signed"] and given:
-        return [f"tfserving_gateway_tls_self_signed is true and tfserving_gateway_tls_{given[0]} is set; take one out."]
+        return [f"tfserving_gateway_tls_self_signed is true and tfserving_gateway_tls_{given[0]} is set; unset one."]
     if params["self_signed"]:
         return []
     if params["files_on_host"]:
@@ -167,7 +167,7 @@ def route_problems(params: dict[str, Any], servers: list[Server]) -> list[str]:
         if port in (one.port, one.rest_api_port)
     ]
     problems += [
-        f"{one.unit} serves no model, so the gateway has nothing to send there; take it from "
+        f"{one.unit} serves no model, so the gateway has nothing to send there; remove it from "
         "tfserving_service_instances or give it models."
         for one in servers
         if not one.models
@@ -189,6 +189,6 @@ def route_problems(params: dict[str, Any], servers: list[Server]) -> list[str]:
     if params["server_client_verify"]:
         problems.append(
             "tfserving_service_ssl.client_verify is true, and the gateway has no certificate to show to the server. "
-            "Take it out; tfserving_gateway_client_ca checks the clients' certificates."
+            "Remove it; tfserving_gateway_client_ca checks the clients' certificates."
         )
     return problems

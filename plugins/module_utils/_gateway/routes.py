@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterable
 
 # What can be opened: how its REST path ends after the model and its version, the REST method and the gRPC method.
-# grpc is without HandleReloadConfigRequest on purpose: whoever may call it can unload every model.
+# grpc is without HandleReloadConfigRequest on purpose: anyone who may call it can unload every model.
 _VERBS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
 _READS = {
     "status": ("", "ModelService/GetModelStatus"),

@@ -90,7 +90,7 @@ def check_pair(certificate: Path, key: Path) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, _no_password)
     except _PasswordError:
         raise SecretError(
-            "tfserving_gateway_tls_key has a password; nginx has nobody to ask for it, so take it off"
+            "tfserving_gateway_tls_key has a password, which nginx cannot ask for; remove it with openssl pkey"
         ) from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":

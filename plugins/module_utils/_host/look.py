@@ -163,7 +163,7 @@ def package_facts(
     if wanted["variant"] == "optimized" and host.missing_cpu_flags:
         problems.append(
             f"tfserving_package_variant is optimized, and the CPU of {name} lacks {', '.join(host.missing_cpu_flags)}, "
-            "so that the server would die of SIGILL. Set tfserving_package_variant to universal for this host, or to "
+            "so that SIGILL would kill the server. Set tfserving_package_variant to universal for this host, or to "
             "auto."
         )
     try:

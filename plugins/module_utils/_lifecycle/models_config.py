@@ -260,7 +260,7 @@ def wanted_models(module: AnsibleModule, config: ModelsConfig) -> Models:
     by_name = {model["name"]: model for model in models}
     if not problems and not module.check_mode:
         problems = [
-            f"{problem}; run the role tfserving_models first, or take the model from tfserving_models_catalog"
+            f"{problem}; run the role tfserving_models first, or remove the model from tfserving_models_catalog"
             for problem in unservable(by_name)
         ]
     if problems:

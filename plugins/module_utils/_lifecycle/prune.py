@@ -213,7 +213,7 @@ def _used_by(server: HostServer, plan: PrunePlan, name: str, is_told: bool) -> d
             raise
         return {}
     states = {version: one["state"] for version, one in status.items()}
-    # After a restart with a newest version that cannot be loaded, the one to go back to is not loaded either.
+    # After a restart with a newest version that cannot be loaded, the one to roll back to is not loaded either.
     is_needed = not plan.is_purged and "AVAILABLE" not in states.values() and (is_told or server.is_ours)
     used = {}
     for version in plan.versions:
@@ -306,7 +306,7 @@ class Pruning:
             told = [server for server in servers if plan.is_purged and server.names_of(plan.store.path) != set()]
             if told:
                 where = " and ".join(server.config_name for server in told)
-                self._warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml takes it out there")
+                self._warn(f"{plan.model} stays, as it is in {where}; playbooks/serving.yml removes it there")
             else:
                 left.append(plan)
         return left
@@ -321,7 +321,7 @@ class Pruning:
         unlisted = {plan.model for plan in plans if plan.is_purged}
         for (model, version), why in usage.versions.items():
             fix = (
-                "playbooks/serving.yml takes it out of models.config"
+                "playbooks/serving.yml removes it from models.config"
                 if model in unlisted
                 else "see playbooks/status.yml"
             )

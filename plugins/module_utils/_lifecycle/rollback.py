@@ -1,6 +1,6 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Goes back to the last configuration that served, and takes versions away that a server refuses."""
+"""Rolls back to the last good configuration, and withdraws versions that a server refuses."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Servers:
                     prove(ModelStore(Path(models[name]["base_path"])), version)
 
     def roll_back(self, restart: bool, refused_before: list[dict[str, Any]]) -> dict[str, Any]:
-        """Go back to what was recorded, and return the module's result. Raises OSError."""
+        """Roll back to what was recorded, and return the module's result. Raises OSError."""
         record = read_last_good(self._config_path)
         servers = self._servers(record.directories if record else family(self._unit, self._config_path))
         if record:

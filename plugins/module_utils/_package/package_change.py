@@ -244,8 +244,8 @@ class Changer:
         self._check_removals("remove", *names, only=names)
         self._apt("remove", *names)
 
-    def fetch_lists(self) -> str:
-        """Fetch apt's lists. Returns what apt complains of: one source that is out of reach need not matter."""
+    def update_apt_cache(self) -> str:
+        """Update the apt cache. Returns what apt complains of: one source that is out of reach need not matter."""
         return apt_get.complaints(apt_get.update(self.module)[1])
 
     def read_given(self, sha256: str) -> Package:

@@ -89,7 +89,7 @@ class Host:
     # Whether dpkg has left one of them half done.
     is_unfinished: bool = False
     held: Sequence[str] = ()
-    # Versions that apt's lists have, newest first.
+    # Versions in the apt cache, newest first.
     known: dict[str, list[str]] = field(default_factory=dict)
     change: PackageChange | None = None
     # What a change that has not come to its end can be undone to, as its .deb is there.
@@ -131,7 +131,7 @@ def wanted_name(host: Host, variant: str) -> str:
 def wanted_package(host: Host, variant: str, version: str, sha256: str = "") -> Package | None:
     """Return what should be installed, or None where the host cannot tell yet.
 
-    It cannot where apt's lists do not have the version, and where the .deb with that sha256 is still to come.
+    It cannot where the apt cache does not have the version, and where the .deb with that sha256 is still to come.
     Without a version, or with a pattern that it fits, what is installed stays; the other variant comes in the same
     version then, where there is one. A change that was killed goes on, and after one that failed any other version
     comes first. Raises PackageError where the .deb is not what variant and version ask for.

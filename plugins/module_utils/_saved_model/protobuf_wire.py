@@ -5,7 +5,7 @@
 Source of the format: https://protobuf.dev/programming-guides/encoding/
 
 A message is a range of bytes, and fields() walks over it without going into what it contains: a field that nobody asks
-for costs a few bytes of reading, however long it is. Whoever reads a nested message calls fields() on its range, so how
+for costs a few bytes of reading, however long it is. To read a nested message, call fields() on its range, so how
 deep that goes is up to the program, never to the file.
 """
 
@@ -85,7 +85,7 @@ class WireReader:
             self._fields_left -= 1
             if self._fields_left < 0:
                 raise WireError(f"more than {MAX_FIELDS} fields")
-            # Whoever takes a field may have moved the part that is in memory.
+            # The caller that takes a field may have moved the part that is in memory.
             at = position - self._base
             if at < 0 or at + _LONGEST_HEADER_BYTES > len(self._data):
                 self._load(position)

@@ -87,7 +87,7 @@ def parse_usage(text: str) -> dict[str, str]:
 def installed_flags(program: str) -> dict[str, str]:
     """Return {flag: type} from what the program itself says to --help.
 
-    Empty where it is not installed or cannot run: that is found out, and gone back from, when it is to serve.
+    Empty where it is not installed or cannot run: that fails, and is rolled back, when it is to serve.
     """
     try:
         done = subprocess.run(  # noqa: S603

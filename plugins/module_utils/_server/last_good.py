@@ -3,7 +3,7 @@
 """The last configuration with which the servers of a host have served: units and the files that these read.
 
 It is one file, LAST_GOOD in the role's configuration directory, for root only, as it can hold a TLS key. It is written
-when a run has ended well, and is what a run that has not goes back to.
+when a run has succeeded, and is what a failed run rolls back to.
 """
 
 from __future__ import annotations

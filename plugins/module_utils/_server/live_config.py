@@ -147,7 +147,7 @@ def unservable(models: Models) -> list[str]:
         path = models[name].get("base_path", "")
         if not versions:
             what = "has no version" if Path(path).is_dir() else "does not exist"
-            problems.append(f"{path} {what}, and would keep the server from serving any change of any model")
+            problems.append(f"{path} {what}, and would keep the server from loading any change of any model")
         elif not wanted_versions(models[name], versions):
             problems.append(f"{path} has no version that the policy of model {name} serves")
     return problems
@@ -379,7 +379,7 @@ class LiveConfig:
     def _go(self, step: Step, text: str) -> None:
         problems = unservable(step.models)
         if problems:
-            raise NotTaken("a model was taken away in the meantime: " + "; ".join(problems))
+            raise NotTaken("a model was removed in the meantime: " + "; ".join(problems))
         is_visible = self.missing(step) != ([], {})
         at_start = observe(self._client, step.models)
         self._write(text)
@@ -393,10 +393,10 @@ class LiveConfig:
         """
         if old is None:
             self._write(text)
-            return "The previous file was put back, but it cannot be read, so its state is not confirmed."
+            return "The previous file was restored, but it cannot be read, so its state is not confirmed."
         problems = unservable(old)
         if problems:
-            return f"The previous file was not put back, as the server would get stuck with it: {'; '.join(problems)}."
+            return f"The previous file was not restored, as the server would get stuck with it: {'; '.join(problems)}."
         # What was on disk and not served before is not waited for: it may be the cause of all this.
         served = {
             name: [version for version in versions if version in before.available.get(name, [])]
@@ -407,12 +407,12 @@ class LiveConfig:
             self.replace(current, old, text, served if before.answers else None)
         except Refused as error:
             raise Stuck(
-                f"{self._unit.name} refuses the previous file too, and so takes none any more: {error}"
+                f"{self._unit.name} refuses the previous file too, and loads no further change: {error}"
             ) from error
         except NotTaken as error:
             self._write(text)
-            return f"The previous file was put back, but its state is not confirmed: {str(error).rstrip('.')}."
-        return "The previous file was put back, and the server does what it says."
+            return f"The previous file was restored, but its state is not confirmed: {str(error).rstrip('.')}."
+        return "The previous file was restored, and the server follows it."
 
     def _stuck(self, since: float) -> list[tuple[str, str, str]]:
         return stuck_lines(self._unit.log(since))
@@ -482,11 +482,11 @@ class LiveConfig:
         model, path, words = found[-1]
         if any(path == one.get("base_path") for one in step.models.values()):
             if not published_of(step.models).get(model):
-                raise NotTaken(f"the versions of model {model} were taken away in the meantime: {words}")
+                raise NotTaken(f"the versions of model {model} were removed in the meantime: {words}")
             return
         raise Stuck(
             f"{self._unit.name} is stuck: it still looks for model {model} in {path}, which the file does not have, "
-            f"and takes no file any more ({words})"
+            f"and loads no further change ({words})"
         )
 
     def _give_up(self, step: Step, waiting: list[str], at_start: Observed, written: float) -> NoReturn:
@@ -497,5 +497,5 @@ class LiveConfig:
         )
         what = f"{what}. Seen: {seen(self._client, self._unit, written)}"
         if now.answers and now == at_start and not is_loading:
-            raise Stuck(f"{self._unit.name} has neither taken nor refused the file. {what}")
+            raise Stuck(f"{self._unit.name} has neither loaded nor refused the file. {what}")
         raise NotTaken(what, unfinished(self._client, step.available))

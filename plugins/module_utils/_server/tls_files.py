@@ -26,7 +26,7 @@ def _problem(server_key: str, server_cert: str, custom_ca: str, directory: Path)
     try:
         context.load_cert_chain(directory / "cert", directory / "key", _no_password)
     except _PasswordError:
-        return "server_key has a password; the server has nobody to ask for it, so take it off"
+        return "server_key has a password, which the server cannot ask for; remove it with openssl pkey"
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "server_key is not the key of server_cert"

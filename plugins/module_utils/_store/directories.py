@@ -83,8 +83,8 @@ def hidden_problems(variable: str, path: str) -> list[str]:
     if not any(_is_below(place, *_HIDDEN) for place in places):
         return []
     return [
-        f"{variable} is {name}, which lies where the unit sees nothing (ProtectHome, PrivateTmp, PrivateDevices), and "
-        "the server would wait for ever; choose another directory."
+        f"{variable} is {name}, which systemd hides from the unit (ProtectHome, PrivateTmp, PrivateDevices), so the "
+        "server would wait forever; choose another directory."
     ]
 
 

@@ -100,7 +100,7 @@ class ModelStore:
                 os.close(lock)
 
     def published(self) -> dict[int, str]:
-        """Return {version: directory name} as the server sees them, whoever put them there."""
+        """Return {version: directory name} as the server sees them, also those that others put there."""
         return published_versions(self.path)
 
     def read_manifest(self, version: int) -> dict[str, Any] | None:

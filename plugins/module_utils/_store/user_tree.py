@@ -310,6 +310,6 @@ def _check_component(path: Path, variable: str, *, is_sticky_enough: bool = True
         return is_link
     why = f"it belongs to user id {status.st_uid}" if is_safe else "others than root may write to it"
     raise SavedModelError(
-        f"{path} decides what root does below it, and {why}. See what lies there, give it to root alone (chown root "
+        f"{path} is not root's alone, and root works below it: {why}. Check its contents, give it to root (chown root "
         f"{path}; chmod go-w {path}), or set {variable} to another directory. Nothing was changed"
     )

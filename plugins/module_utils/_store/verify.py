@@ -30,7 +30,7 @@ WRITABLE_BY_OTHERS = 0o022
 
 @dataclass(frozen=True)
 class Drift:
-    """What differs from what was published, as text: contents have to be published anew, access can be put right."""
+    """What differs from what was published, as text: contents have to be published again, access can be repaired."""
 
     contents: list[str] = field(default_factory=list)
     access: list[str] = field(default_factory=list)

@@ -349,7 +349,7 @@ def withdrawn_text(one: Mapping[str, Any]) -> str:
     """Return what the play recap says of a version that is not published again."""
     return (
         f"{one['model']} version {one['version']} was withdrawn at {one['time']} and is not published again "
-        f"({one['reason']}). Export a mended one under a new number, or rerun with "
+        f"({one['reason']}). Export a corrected one under a new number, or rerun with "
         "-e tfserving_models_retry_withdrawn=true."
     )
 

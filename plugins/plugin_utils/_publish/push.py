@@ -68,7 +68,7 @@ class Pusher:
         if broken:
             raise AnsibleActionFail(
                 f"{listed(broken)} of {transfer.source} did not arrive as sent, twice (sha256 differs); nothing was "
-                "published. Something between here and the host's disk changes data"
+                "published. Something between the controller and the host's disk corrupts data"
             )
         self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
 

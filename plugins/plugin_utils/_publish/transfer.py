@@ -150,7 +150,7 @@ class Transport:
         if "Permission denied (" in reason or "Host key verification failed" in reason:
             return (
                 f"; it cannot log in to {self._host()} by itself. It asks for no password: use a key, or let Ansible "
-                "keep its connection open (ControlPersist in ssh_args), which rsync then takes"
+                "keep its connection open for rsync (ControlPersist in ssh_args)"
             )
         return "; the next run goes on from there" if code in CUT else ""
 

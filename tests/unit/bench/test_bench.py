@@ -52,8 +52,8 @@ def test_rows_are_compared_with_rsync_and_aligned() -> None:
 
 
 def summaries(**walls: float) -> dict[str, Summary]:
-    named = {"ours": cases.OURS, "by_hand": cases.BY_HAND, "synchronize": cases.SYNCHRONIZE, "streams": cases.STREAMS}
-    named |= {"copied": cases.OURS_BY_PASSWORD, "verified": cases.BY_HAND_VERIFIED}
+    named = {"ours": cases.OURS, "manual": cases.MANUAL, "synchronize": cases.SYNCHRONIZE, "streams": cases.STREAMS}
+    named |= {"copied": cases.OURS_BY_PASSWORD, "verified": cases.MANUAL_VERIFIED}
     found = {named[name].name: summarize([run(wall)]) for name, wall in walls.items() if name in named}
     return {**found, cases.OURS_ON_ONE_HOST: summarize([run(walls.get("one_host", 0.0))])}
 
@@ -73,7 +73,7 @@ def test_eight_hosts_are_compared_with_the_slower_of_link_and_one_host(tmp_path:
 
 @pytest.mark.usefixtures("no_models")
 def test_a_first_version_must_beat_synchronize_too(tmp_path: Path) -> None:
-    walls = {"ours": 5.0, "by_hand": 4.0, "synchronize": 4.5, "verified": 6.0, "copied": 7.0}
+    walls = {"ours": 5.0, "manual": 4.0, "synchronize": 4.5, "verified": 6.0, "copied": 7.0}
     met = [one.met for one in cases.first(tmp_path).targets(summaries(**walls))]
     assert met == [True, False, True]
 
@@ -83,7 +83,7 @@ def test_a_first_version_must_beat_synchronize_too(tmp_path: Path) -> None:
 def test_where_root_copies_a_verified_rsync_is_the_yardstick(
     tmp_path: Path, case: Callable[[Path], cases.Case]
 ) -> None:
-    walls = {"ours": 5.0, "by_hand": 4.0, "synchronize": 4.5, "verified": 6.0, "copied": 9.0}
+    walls = {"ours": 5.0, "manual": 4.0, "synchronize": 4.5, "verified": 6.0, "copied": 9.0}
     assert case(tmp_path).targets(summaries(**walls))[-1].value == 1.5
 
 
@@ -93,16 +93,16 @@ def test_account_whose_sudo_asks_for_a_password_is_logged_in_as(tmp_path: Path) 
     assert {*with_password} - {*without} == {"ansible_user", "ansible_become_password"}
 
 
-def test_rsync_by_hand_copies_from_the_version_before_into_a_name_that_is_no_version() -> None:
+def test_manual_rsync_copies_from_the_version_before_into_a_name_that_is_no_version() -> None:
     job = contenders.Job("big", Path("/models/big"), (1, 2), ("one", "two"), present=(1,))
-    script = cases.BY_HAND.command(job)[-1]
+    script = cases.MANUAL.command(job)[-1]
     assert "--copy-dest=../1" in script
-    assert "/models/big/2/ one:/srv/bench/by-hand/big/.incoming-2/ && " in script
-    assert "two mv /srv/bench/by-hand/big/.incoming-2 /srv/bench/by-hand/big/2" in script
+    assert "/models/big/2/ one:/srv/bench/manual/big/.incoming-2/ && " in script
+    assert "two mv /srv/bench/manual/big/.incoming-2 /srv/bench/manual/big/2" in script
 
 
 @pytest.mark.parametrize("arrived", ["as sent", "otherwise"])
-def test_verified_by_hand_gives_no_name_to_what_arrived_otherwise(
+def test_verified_manual_rsync_gives_no_name_to_what_arrived_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrived: str
 ) -> None:
     model, commands = tmp_path / "host" / "m", tmp_path / "bin"
@@ -117,9 +117,9 @@ def test_verified_by_hand_gives_no_name_to_what_arrived_otherwise(
         command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setattr(contenders, "BASE", str(tmp_path / "host"))
-    monkeypatch.setattr(contenders.ByHandVerified, "slug", "")
+    monkeypatch.setattr(contenders.ManualRsyncVerified, "slug", "")
     job = contenders.Job("m", tmp_path / "source", (1,), ("host",))
-    done = subprocess.run(contenders.ByHandVerified().command(job), check=False)
+    done = subprocess.run(contenders.ManualRsyncVerified().command(job), check=False)
     is_right = arrived == "as sent"
     assert (done.returncode == 0) is is_right
     assert (model / "1" / "file").exists() is is_right

@@ -35,7 +35,7 @@ def proxy() -> Iterator[StubServer]:
 
 @pytest.fixture
 def no_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may sit behind a proxy."""
+    """The machine that runs the tests may be behind a proxy."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
 

@@ -1,4 +1,4 @@
-"""Assembles OpenPGP packets by hand, so that the tests need neither gpg nor a library. Numbers as in RFC 9580."""
+"""Assembles OpenPGP packets byte by byte, so that the tests need neither gpg nor a library. Numbers as in RFC 9580."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_command_that_removes_a_keyring_of_nothing_but_the_key_is_told(
 ) -> None:
     (etc_apt / "trusted.gpg").write_bytes(KEY)
     clean()
-    assert warnings[0].endswith(f"Take the key out of it: rm {etc_apt}/trusted.gpg")
+    assert warnings[0].endswith(f"Remove the key from it: rm {etc_apt}/trusted.gpg")
 
 
 @pytest.mark.skipif(not shutil.which("gpg"), reason="the command is gpg's")
@@ -259,7 +259,7 @@ def test_command_that_is_told_takes_the_key_out_and_leaves_the_others(
         .stdout.partition("\nfpr:")[2].split(":")[8] for owner in ("Ours", "Others")
     )  # fmt: skip
     clean(fingerprints=(ours,))
-    command = warnings.pop().partition("Take the key out of it: ")[2]
+    command = warnings.pop().partition("Remove the key from it: ")[2]
     subprocess.run(command, shell=True, check=True, env={**os.environ, "GNUPGHOME": str(roots_home)})  # noqa: S602
     for directory in (home, roots_home):
         subprocess.run(["gpgconf", "--homedir", directory, "--kill", "all"], check=True)
@@ -286,7 +286,7 @@ def test_unreadable_keyring_is_left_alone_with_a_warning(
     clean()
     assert contents(etc_apt) == {"trusted.gpg": stored}
     (warning,) = warnings
-    assert warning.startswith(f"{etc_apt}/trusted.gpg is left alone, as it cannot be read: ")
+    assert warning.startswith(f"{etc_apt}/trusted.gpg cannot be read and was left unchanged: ")
     assert OURS in warning
 
 

@@ -217,12 +217,12 @@ def test_expiry_of_a_good_key_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "no secret key .* in home.*gpg --quick-generate-key"),
-        (listing().replace(FINGERPRINT, "B" * 40), "is no part of another"),
+        ("", "no primary secret key .* in home.*gpg --quick-generate-key"),
+        (listing().replace(FINGERPRINT, "B" * 40), "no primary secret key"),
         (listing(validity="e"), f"has expired.*gpg --quick-set-expire {FINGERPRINT} 5y"),
-        (listing(validity="r"), "no secret key .* that can sign"),
-        (listing(capabilities="cC"), "no secret key .* that can sign"),
-        (listing(capabilities="scSCD"), "no secret key .* that can sign"),
+        (listing(validity="r"), "no primary secret key .* that can sign"),
+        (listing(capabilities="cC"), "no primary secret key .* that can sign"),
+        (listing(capabilities="scSCD"), "no primary secret key .* that can sign"),
     ],
 )
 def test_key_that_cannot_sign_is_told_with_the_way_out(text: str, complaint: str) -> None:
@@ -412,5 +412,5 @@ def test_damaged_index_is_told_with_the_way_out(put: Publish, layout: Layout, co
     else:
         layout.in_release.unlink()
         layout.in_release.write_text(content)
-    with pytest.raises(RepositoryError, match="is damaged: .*Remove that directory and play again"):
+    with pytest.raises(RepositoryError, match="is damaged: .*Remove that directory and rerun the playbook"):
         read_published(layout)

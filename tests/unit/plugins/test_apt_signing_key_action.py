@@ -122,7 +122,7 @@ def test_copy_that_is_due_stays_when_nothing_better_is_published(
     assert (result["changed"], result["usable"]) == (False, True)
     *older, due = result["warnings"]
     assert due == (
-        f"The signing key {PINNED} expires on {end_of(result, 'key')} (days left: 20), and no renewed one was found."
+        f"The signing key {PINNED} expires on {end_of(result, 'key')} (days left: 20), and no renewed key is published."
     )
     assert [f"it expires on {end_of(result)}, the copy on {end_of(result, 'key')}" in text for text in older] == (
         [True] if published == signing_key(5) else []
@@ -177,7 +177,7 @@ def test_good_copy_goes_on_with_a_warning_when_nothing_can_be_downloaded(ask: As
     assert (result.get("failed", False), result["changed"], result["usable"]) == (False, False, True)
     warning, due = result["warnings"]
     assert f"due for renewal, and cannot get {url}: " in warning
-    assert due.endswith("(days left: 5), and a renewed one could not be looked for.")
+    assert due.endswith("(days left: 5), and a renewed key could not be downloaded.")
     assert result["ansible_stats"]["data"]["warning"] == due
     assert ("asked by the controller" in warning) is (fetch == "controller")
 
@@ -187,7 +187,7 @@ def test_expired_copy_fails_when_nothing_can_be_downloaded(ask: Ask, keyring: Pa
     keyring.write_bytes(signing_key(-5))
     result = ask(fetch=fetch, url=f"http://127.0.0.1:{unused_port()}/key.gpg")
     assert (result["failed"], result["reason"], result["changed"]) == (True, "expired", False)
-    assert result["msg"].startswith(f"The signing key {PINNED} expired on {end_of(result, 'key')}, and a renewed one")
+    assert result["msg"].startswith(f"The signing key {PINNED} expired on {end_of(result, 'key')}, and a renewed key")
     assert "Connection refused" in str(result["warnings"])
 
 
@@ -230,7 +230,7 @@ def test_published_key_that_is_over_fails_or_is_kept_out(
         assert failed["msg"] == words
     kept = ask(expired_key="keep", **arguments)
     assert (kept.get("failed", False), kept["usable"], kept["changed"]) == (False, False, False)
-    assert kept["warnings"] == [f"{failed['msg']}. Going on with what is installed."]
+    assert kept["warnings"] == [f"{failed['msg']}. Continuing with what is installed."]
     assert kept["ansible_stats"]["data"]["warning"] == kept["warnings"][0]
     assert (keyring.read_bytes() if keyring.exists() else None) == copy
 
@@ -502,7 +502,7 @@ def test_check_mode_of_a_run_writes_nothing_and_missing_files_and_expired_keys_a
     printed = " ".join(run.output.split())
     assert f"+{PINNED} expires {end_of(fresh, 'key')}" in printed
     assert (kept["failed"], kept["usable"]) == (False, False)
-    assert f"The signing key {PINNED} expired on {end_of(kept, 'key')}, and a renewed one could not" in printed
+    assert f"The signing key {PINNED} expired on {end_of(kept, 'key')}, and a renewed key could not" in printed
     assert "due for renewal, and cannot get" in printed
     assert missing["failed"]
     assert "src: there is no file missing.asc on the controller" in missing["msg"]
@@ -541,4 +541,4 @@ def test_clock_that_is_ahead_is_named(ask: Ask, keyring: Path, monkeypatch: pyte
     keyring.write_bytes(signing_key(-30))
     monkeypatch.setattr(action_plugin, "datetime", Earlier)
     result = ask(content=armour(signing_key(-30)).decode())
-    assert "has passed by the host's clock and not by the controller's" in result["msg"]
+    assert "is past by the host's clock but not by the controller's" in result["msg"]

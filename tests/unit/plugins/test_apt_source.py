@@ -583,7 +583,7 @@ def test_contradiction_that_only_apt_sees_is_taken_back(host: Host, owners: dict
     if configured:
         host.play(proxy="DIRECT", netrc="machine http://a login b password s3cret")
         with (host.root / NETRC).open("a") as netrc:
-            netrc.write("# by hand\n")
+            netrc.write("# manual\n")
         (host.root / NETRC).chmod(0o640)
     add_legacy(host, owners["pinned"])
     host.write("etc/apt/sources.list.d/zabbix.list", f'deb "{host.uri}" stable {NAME}\n')  # apt knows quotes

@@ -108,7 +108,7 @@ def test_labels_are_numbers_of_versions(source: Path) -> None:
 
 def test_empty_catalogue_is_refused() -> None:
     (text,) = problems([])
-    assert text.startswith("it is empty, and so would unload every model")
+    assert text.startswith("it is empty, which would unload every model")
 
 
 def test_empty_list_of_versions_is_refused(source: Path) -> None:
@@ -241,7 +241,7 @@ def test_name_that_fits_a_directory_and_a_url_is_accepted(source: Path, name: st
 )
 def test_name_that_fits_no_directory_or_url_is_refused(source: Path, name: str) -> None:
     (text,) = problems([{"name": name, "source": str(source)}])
-    assert text.startswith(f"model name {name!r}: use letters")
+    assert text.startswith(f"model name {name!r}: use at most")
 
 
 HOSTILE_LABELS = [

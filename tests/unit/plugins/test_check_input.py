@@ -252,7 +252,7 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"tfserving_gateway_enabled": True, "tfserving_gateway_port": 8501},
         [
-            "Nobody has said who may ask through the gateway",
+            "No client may use the gateway yet",
             "The gateway has no certificate",
             "tfserving_gateway_port is 8501, a port of tensorflow-model-server",
         ],

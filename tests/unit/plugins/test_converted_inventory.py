@@ -1,6 +1,6 @@
 """An inventory of 0.1 and its converted form come to the same files on the hosts.
 
-expected/ holds what 0.1 made of 0.1.yml. Whoever changes a template writes it anew:
+expected/ holds what 0.1 made of 0.1.yml. After a change of a template, write it again:
 rendered_inventory.py converted_inventory/NAME/now.yml DIRECTORY
 """
 

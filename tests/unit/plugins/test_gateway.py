@@ -194,7 +194,7 @@ GIVEN = {"self_signed": False, "files_on_host": True, "certificate": "/a.crt", "
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"users": {}}, "Nobody has said who may ask"),
+        ({"users": {}}, "No client may use the gateway yet"),
         ({"allow_anonymous": True}, "tfserving_gateway_users is set"),
         ({"users": {"a:b": "the secret"}}, "it may hold no colon"),
         ({"users": {"clinic": "the secret\nx"}}, "text on one line"),
@@ -208,7 +208,7 @@ GIVEN = {"self_signed": False, "files_on_host": True, "certificate": "/a.crt", "
         ({**GIVEN, "certificate": "/a.crt\r"}, "on one line and without $"),
         ({"self_signed": False}, "no certificate"),
         ({"self_signed": False, "key": "the secret"}, "tfserving_gateway_tls_key is set alone"),
-        ({"key": "the secret"}, "take one out"),
+        ({"key": "the secret"}, "unset one"),
         ({"client_ca": "none"}, "tfserving_gateway_client_ca is no certificate"),
         ({"port": 8501}, "a port of serving"),
         ({"port": 0}, "from 1 to 65535"),

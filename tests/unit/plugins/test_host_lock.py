@@ -190,8 +190,9 @@ def test_second_run_says_who_is_at_work(act: Callable[..., dict[str, Any]], lock
     with pytest.raises(AnsibleActionFail) as error:
         act("second")
     assert str(error.value).startswith(f"bob@ctl2 (process {os.getppid()}, ours) is at work on this host since 20")
-    assert f"Z. Nothing was changed by this one. Wait until it has ended; where it was killed, remove {lock} on" in str(
-        error.value
+    assert (
+        f"Z. This run changed nothing. Wait until the other run has ended; if it was killed, remove {lock} on"
+        in str(error.value)
     )
     act("second", state="released")  # as after the failure
     assert json.loads(lock.read_text()) == holder

@@ -1,4 +1,4 @@
-"""Every model server of a host is found, whoever started it, with what it is told to serve."""
+"""Every model server of a host is found, however it was started, with what it is told to serve."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_file_that_lies_where_the_new_one_is_written_is_not_written_to(
 def test_content_that_is_not_valid_is_not_written(write: Write, path: Path, tmp_path: Path) -> None:
     write("good\n", validate="grep good %s")
     result = write("bad\n", validate="grep -c good %s")
-    assert result["msg"] == f"grep -c good %s says: 0; {path} was left as it was"
+    assert result["msg"] == f"grep -c good %s says: 0; {path} was left unchanged"
     assert path.read_text() == "good\n"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
@@ -109,7 +109,7 @@ def test_unit_of_which_systemd_complains_is_not_written(
     assert write(UNIT.format("MemoryMax=20%"))["changed"]
     refused = write(UNIT.format(line))
     assert words in refused["msg"]
-    assert "which was left as it was" in refused["msg"]
+    assert "which was left unchanged" in refused["msg"]
     assert path.read_text() == UNIT.format("MemoryMax=20%")
     # In check mode a program may be missing that the run would install.
     assert write(UNIT.format(line), check=True).get("failed", False) is ("Command" not in words)

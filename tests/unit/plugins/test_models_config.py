@@ -263,7 +263,7 @@ def test_version_that_cannot_be_loaded_puts_the_previous_file_back(host: Host) -
         (host.publish("half", 2) / "saved_model.pb").unlink()
         result = host.configure(model("half", labels={"stable": 2}))
         assert result["msg"].startswith("The server cannot load half version 2 is END: NOT_FOUND")
-        assert "The previous file was put back, and the server does what it says." in result["msg"]
+        assert "The previous file was restored, and the server follows it." in result["msg"]
         assert "Loading servable: {name: half version: 2} failed" in result["msg"]
         assert host.path.read_text() == text
         assert server.predict("half/labels/stable", 1.0).json == {"predictions": [1.5]}
@@ -283,7 +283,7 @@ def test_refused_file_is_put_back_with_the_words_of_the_server(host: Host, monke
         server.wait_until_ready()
         result = host.configure(model("half"), model("other"))
         assert "The server refuses the file: Failed to read ModelServerConfig file: Invalid protobuf" in result["msg"]
-        assert "The previous file was put back, and the server does what it says." in result["msg"]
+        assert "The previous file was restored, and the server follows it." in result["msg"]
         assert host.path.read_text() == text
         assert server.states("other") == {}
 
@@ -345,7 +345,7 @@ def test_killed_run_is_finished_by_the_next_one(host: Host, monkeypatch: pytest.
                 with pytest.raises(KeyboardInterrupt):
                     host.configure(wanted)
             assert "another configuration" in host.path.read_text()
-            if written == 1:  # as if somebody had gone back in the meantime
+            if written == 1:  # as if somebody had rolled back in the meantime
                 host.configure(first)
         result = host.configure(wanted)
         assert result["changed"]

@@ -257,7 +257,7 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_call_of_apt_keeps_to_signed_packages(changer: Changer, apt: Path) -> None:
     changer._apt("install", "x")
-    changer.fetch_lists()
+    changer.update_apt_cache()
     calls = apt.read_text().splitlines()
     assert len(calls) == 2
     for call in calls:

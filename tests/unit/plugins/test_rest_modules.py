@@ -299,7 +299,7 @@ def test_status_of_a_unit_is_asked_at_its_own_port(status_of_unit: Callable[...,
 
 
 @pytest.mark.parametrize("state", ["failed", "inactive", "activating"])
-def test_unit_that_is_not_active_is_said_whoever_answers(
+def test_unit_that_is_not_active_is_reported_although_a_port_answers(
     status_of_unit: Callable[..., dict[str, Any]], serving: StubServer, state: str
 ) -> None:
     (row,) = status_of_unit(state)["versions"]
@@ -494,7 +494,7 @@ def test_model_without_a_version_to_serve_fails_at_once(
 ) -> None:
     result = ready(name="CNN")
     assert result["msg"] == (
-        f"{tmp_path}/CNN does not exist, and would keep the server from serving any change of any model; "
+        f"{tmp_path}/CNN does not exist, and would keep the server from loading any change of any model; "
         "publish a version first"
     )
 

@@ -575,7 +575,7 @@ def test_file_of_the_same_size_and_time_is_repaired_by_the_next_run(host: Host, 
     files = list_files(daemon.root / "MLP/1")
     options = {"basis": basis, "digest": tree_digest(add_digests(daemon.root / "MLP/1", files))}
     host.fetch(url=f"{daemon.url}/models/MLP/1", **options)
-    assert host.files() != FILES  # what whoever publishes it finds out by the digest
+    assert host.files() != FILES  # what publishing finds out by the digest
     host.fetch(url=f"{daemon.url}/models/MLP/1", **options)
     assert host.files() == FILES
     daemon.process.terminate()

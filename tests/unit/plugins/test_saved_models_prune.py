@@ -475,7 +475,7 @@ def test_purge_leaves_what_the_server_still_serves(base_path: Path, prune: Prune
     assert removed(result) == [("gone", 1)]
     assert names(gone) == published_names(2)
     assert warnings(result) == (
-        "gone/2 stays, as it is AVAILABLE in serving.service; playbooks/serving.yml takes it out of models.config"
+        "gone/2 stays, as it is AVAILABLE in serving.service; playbooks/serving.yml removes it from models.config"
     )
 
 
@@ -489,7 +489,7 @@ def test_purge_leaves_a_model_that_any_models_config_names(
     servers = [running(serving.port), HostServer("second.service", is_ours=True, configs=(config,))]
     result = prune(purge=True, servers=servers)
     assert (removed(result), result["cleaned"]) == ([], [])
-    assert warnings(result) == f"gone stays, as it is in {config}; playbooks/serving.yml takes it out there"
+    assert warnings(result) == f"gone stays, as it is in {config}; playbooks/serving.yml removes it there"
     assert removed(prune(purge=True, servers=servers, check=True, pending=[])) == [("gone", 1)]
     models_config(config)
     assert removed(prune(purge=True, servers=servers)) == [("gone", 1)]

@@ -219,7 +219,7 @@ def test_drift_of_owner_group_or_mode_is_found_and_mended_by_the_proposed_comman
     result = verify()
     (problem,) = result["problems"]
     assert text in problem
-    assert "publish versions anew" not in result["msg"]
+    assert "publish versions again" not in result["msg"]
     for command in commands(result):
         subprocess.run(command, shell=True, check=True)  # noqa: S602 - as the operator would
     assert [one["version"] for one in verify()["verified"]] == [1]

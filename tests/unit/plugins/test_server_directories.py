@@ -61,14 +61,14 @@ def test_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to("/etc")
     assert "models, which leads to /etc, which is too broad" in place_problems("v", str(tmp_path / "models"))[0]
     (tmp_path / "hidden").symlink_to("/home/deploy/models")
-    assert "leads to /home/deploy/models, which lies where" in hidden_problems("v", str(tmp_path / "hidden"))[0]
+    assert "leads to /home/deploy/models, which systemd hides" in hidden_problems("v", str(tmp_path / "hidden"))[0]
 
 
 @pytest.mark.parametrize(
     "path", ["/home/deploy/models", "/root/m", "/tmp/m", "/var/tmp", "/run/user/1/m", "/dev/shm/m"]
 )
 def test_directory_that_the_unit_cannot_see_is_refused(path: str) -> None:
-    assert "lies where the unit sees nothing" in hidden_problems("v", path)[0]
+    assert "which systemd hides from the unit" in hidden_problems("v", path)[0]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def run(run_module: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def give_to_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have directories look like root's, whoever runs the tests."""
+    """Have directories look like root's, under any account that runs the tests."""
     monkeypatch.setattr(directories, "access_of", lambda path: access_of(path)._replace(owner="root", group=GROUP))
 
 
@@ -173,5 +173,5 @@ def test_directory_that_another_user_can_replace_is_refused(run: Run, tmp_path: 
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     refused = run(tmp_path / "open" / "models")
-    assert f"{tmp_path}/open decides what root does" in refused["msg"]
+    assert f"{tmp_path}/open is not root's alone" in refused["msg"]
     assert "set variable_0 to another directory" in refused["msg"]

@@ -1,4 +1,4 @@
-"""What a failed run goes back to: files, units and versions; and which servers are restarted for it."""
+"""What a failed run rolls back to: files, units and versions; and which servers are restarted for it."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_version_that_refuses_a_sample_is_withdrawn(
 def test_model_that_never_served_leaves_the_file(
     recorded: Host, run: Callable[..., dict[str, Any]], serving: StubServer
 ) -> None:
-    """Whoever failed has said that it is refused; the file that is restored does not have it."""
+    """The failed step has reported the refusal; the file that is restored does not have it."""
     store = recorded.publish("other", 1)
     config = recorded.etc / "models.config"
     before = config.read_text()

@@ -300,7 +300,7 @@ def test_rows_are_coloured_where_ansible_has_colours(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def base_path(tmp_path: Path) -> Path:
-    """Two versions of MLP on the host, of which the second was put there by hand."""
+    """Two versions of MLP on the host, of which the second was put there manually."""
     for number in (1, 2):
         (tmp_path / "MLP" / str(number)).mkdir(parents=True)
     manifest = {"digest": A, "stamp": B, "source_digest": B, "files": {}}
