@@ -109,7 +109,7 @@ def instances_on_any_host(entries: list[dict[str, Any]], role: dict[str, Any]) -
         raise InstancesError(
             [
                 f"{VARIABLE} is empty. Leave it out for one server with the role's variables; playbooks/remove.yml "
-                "takes all servers off the host."
+                "removes all servers from the host."
             ]
         )
     given = {name for one in (role, *entries) for name in one.get("flags") or {}}
