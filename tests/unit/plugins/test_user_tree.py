@@ -538,10 +538,10 @@ def test_path_is_safe_where_only_root_can_change_what_it_leads_to(place: Place) 
 @pytest.mark.parametrize(
     ("link", "words"),
     [
-        (None, "models decides .* others than root may write"),
-        ("home", "home decides .* belongs to user id 4242"),
-        ("home/missing", "home decides .* belongs to user id 4242"),
-        ("../outside/../home", "home decides .* belongs to user id 4242"),
+        (None, "models is not root's alone.* others than root may write"),
+        ("home", "home is not root's alone.* belongs to user id 4242"),
+        ("home/missing", "home is not root's alone.* belongs to user id 4242"),
+        ("../outside/../home", "home is not root's alone.* belongs to user id 4242"),
     ],
 )
 def test_path_that_others_can_change_is_refused(place: Place, link: str | None, words: str) -> None:
