@@ -10,7 +10,8 @@ short_description: Say which running model servers a run has to restart
 version_added: 0.2.0
 description:
   - A server that runs has to be restarted where its process is older than what it was started from, where what it reads
-    at its start is to change, and where its package is.
+    at its start is to change, and where its package is. One that is not listed any more is stopped, and another unit
+    may take its place.
 positional: files
 options:
   _input:
@@ -47,7 +48,8 @@ from typing import Any, Callable
 def due_restarts(host: dict[str, Any], files: list[dict[str, Any]]) -> list[str]:
     """Return the units of servers that run and have to be restarted."""
     servers = host["servers"]
-    due = set(servers["outdated"])
+    gone = set(servers["running"]) - {one["unit"] for one in servers["instances"]}
+    due = gone | set(servers["outdated"])
     for file in files:
         text = file.get("content") or file.get("secret_content") or ""
         if servers["files"].get(file["path"]) != hashlib.sha256(text.encode()).hexdigest():

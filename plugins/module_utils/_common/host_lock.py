@@ -43,9 +43,13 @@ def take_after_look(
 ) -> dict[str, Any]:
     """Take the lock; return other, as take does, and looked_before, whether another run has had it since looked_at.
 
-    looked_at is in seconds since the epoch, by this host's clock. Raises OSError.
+    looked_at is in seconds since the epoch, by this host's clock. A run that was killed has left its lock, and may have
+    been at work since. Raises OSError.
     """
+    left = _left(path)
     other = take(holder, seconds, instead_of, path)
+    if left and left["run"] != holder["run"]:
+        return {"other": other, "looked_before": other is None}
     try:
         with open(path + RELEASED) as file:  # noqa: PTH123
             last = json.load(file)
@@ -69,15 +73,20 @@ def release(run: str, path: str = LOCK) -> None:
 
 def look(path: str = LOCK) -> dict[str, Any] | None:
     """Return who has the lock, as take does, and change nothing. Raises OSError."""
+    there = _left(path)
+    return _told(there) if there and time.time() < there["ends"] else None
+
+
+def _left(path: str) -> dict[str, Any] | None:
+    """Return what the file says, whether that counts still or not; None where there is none."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
-        there = _read(file)
+        return _read(file)
     finally:
         os.close(file)
-    return _told(there) if there and time.time() < there["ends"] else None
 
 
 @contextmanager

@@ -207,7 +207,8 @@ def server_facts(
     problems += foreign_units(units, {unit: of[unit].get("FragmentPath", "") for unit in units})
     problems += foreign_ports(made, cgroups)
     record = read_last_good(config_path)
-    read = {one.unit: [f"{one.config_path}/{file}" for file in one.files] for one in made}
+    read: dict[str, list[str]] = dict.fromkeys(there, [])  # those that are not listed any more run as well
+    read.update({one.unit: [f"{one.config_path}/{file}" for file in one.files] for one in made})
     running = unit_states(module, read, PROGRAM, record)
     paths = [f"{one.config_path}/{file}" for one in made for file in START_FILES]
     paths += [str(UNIT_PATH / f"{unit}.service") for unit in units]

@@ -127,7 +127,8 @@ def _write_files(module: AnsibleModule, files: list[dict[str, Any]], changes: Ch
         if changed:
             has_new_unit = has_new_unit or path.parent == UNIT_PATH
             changes.changed = True
-            changes.restart.setdefault(file["unit"], f"{path} is new")
+            if module.check_mode and "after" in diff:  # else _starts sees it on disk
+                changes.restart.setdefault(file["unit"], f"{path} is new")
         if not is_secret:
             changes.diff.append(diff)
     if has_new_unit and not module.check_mode:

@@ -316,17 +316,23 @@ def answer_of_systemd(_: Any, command: list[str], **__: Any) -> tuple[int, str, 
         ({"files": {"/etc/a": "another"}}, ["serving"]),
         ({"files": {}}, ["serving"]),
         ({"files": {}, "running": []}, []),
+        ({"running": ["before", "serving"]}, ["before"]),  # as after a change of tfserving_service_name
     ],
 )
 def test_restart_is_due_where_a_running_server_would_read_something_else(
     change: dict[str, Any], due: list[str]
 ) -> None:
     files = [{"unit": "serving", "path": "/etc/a", "content": "x"}]
-    there = {"files": {"/etc/a": sha256(b"x").hexdigest()}, "running": ["serving"], "outdated": {}}
+    there = {
+        "instances": [{"unit": "serving"}],
+        "files": {"/etc/a": sha256(b"x").hexdigest()},
+        "running": ["serving"],
+        "outdated": {},
+    }
     assert due_restarts({"servers": {**there, **change}}, files) == due
 
 
 def test_restart_is_due_where_the_package_changes() -> None:
-    servers = {"files": {}, "running": ["serving"], "outdated": {}}
+    servers = {"instances": [{"unit": "serving"}], "files": {}, "running": ["serving"], "outdated": {}}
     assert due_restarts({"servers": servers, "package": {"change_needed": True}}, []) == ["serving"]
     assert due_restarts({"servers": servers, "package": {"change_needed": False}}, []) == []
