@@ -27,7 +27,7 @@ options:
   state:
     description:
       - V(present) installs the package, unless it is there.
-      - V(restored) rolls back to the package before the change that is not over.
+      - V(restored) rolls back to the package before the change that is not over, where there is one.
     type: str
     choices: [present, restored]
     default: present
@@ -206,10 +206,10 @@ def hold(module: AnsibleModule, changer: Changer, result: dict[str, Any]) -> dic
 
 
 def restored(module: AnsibleModule, changer: Changer) -> dict[str, Any]:
-    """Restore the previous package. Returns the module's results. Raises PackageError."""
+    """Restore the previous package, if there is one. Returns the module's results. Raises PackageError."""
     change = changer.store.change()
     if change is None or change.previous is None:
-        raise PackageError("there is nothing to roll back: no change of package is under way on this host")
+        return {"changed": False}
     host = changer.observe()
     if not module.check_mode:
         changer.put_back(change)
