@@ -112,8 +112,11 @@ def instances_on_any_host(entries: list[dict[str, Any]], role: dict[str, Any]) -
                 "removes all servers from the host."
             ]
         )
-    given = {name for one in (role, *entries) for name in one.get("flags") or {}}
-    host = Host(flags={**dict.fromkeys(given, "string"), **KNOWN_FLAGS}, cpus=None, numa_nodes=None)
+    given = {name: value for one in (role, *entries) for name, value in (one.get("flags") or {}).items()}
+    flags = {
+        name: {bool: "bool", int: "int64", float: "float"}.get(type(value), "string") for name, value in given.items()
+    }
+    host = Host(flags={**flags, **KNOWN_FLAGS}, cpus=None, numa_nodes=None)
     return instances(entries, role, host)
 
 

@@ -336,3 +336,32 @@ def test_restart_is_due_where_the_package_changes() -> None:
     servers = {"instances": [{"unit": "serving"}], "files": {}, "running": ["serving"], "outdated": {}}
     assert due_restarts({"servers": servers, "package": {"change_needed": True}}, []) == ["serving"]
     assert due_restarts({"servers": servers, "package": {"change_needed": False}}, []) == []
+
+
+@pytest.mark.parametrize(
+    ("release", "machine", "words"),
+    [
+        (
+            'ID=debian\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
+            "aarch64",
+            "Debian GNU/Linux 13 (trixie) on aarch64",
+        ),
+        ('ID=ubuntu\nID_LIKE=debian\nPRETTY_NAME="Ubuntu 24.04"\n', "x86_64", ""),
+        (
+            "ID=fedora\nPRETTY_NAME=Fedora\n",
+            "x86_64",
+            "web1 is Fedora on x86_64. TensorFlow Serving is packaged for Debian",
+        ),
+        ("", "x86_64", "an unknown system"),
+    ],
+)
+def test_host_for_which_there_is_no_package_is_refused(
+    release: str, machine: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text(release)
+    monkeypatch.setattr(look.platform, "machine", lambda: machine)
+    problems: list[str] = []
+    look.platform_facts("web1", problems, root=tmp_path)
+    assert words in "".join(problems)
+    assert bool(problems) is bool(words)
