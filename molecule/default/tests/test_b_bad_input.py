@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from conftest import LAB, PROJECT, SERVING
