@@ -74,12 +74,12 @@ CASES = {
         ["tfserving_data_path is /etc/ssh, which holds files, was not made by this collection"],
         {"tfserving_data_path": "/etc/ssh"},
     ),
-    "models_where_the_login_account_can_write": Case(
+    "models_where_another_account_can_write": Case(
         [
-            "/home/deploy is not root's alone, and root works below it",
+            "/var/local is not root's alone, and root works below it",
             "set tfserving_models_base_path to another directory",
         ],
-        {"tfserving_models_base_path": "/home/deploy/models"},
+        {"tfserving_models_base_path": "/var/local/models"},
     ),
     "models_that_the_unit_cannot_see": Case(
         ["tfserving_models_base_path is /root/models, which systemd hides from the unit"],
