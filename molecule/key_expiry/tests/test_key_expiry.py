@@ -150,7 +150,8 @@ def expired(play, aged, aged_key, on):
         "apt-get -y purge tensorflow-model-server && rm -f /etc/apt/sources.list.d/tensorflow-serving.sources %s",
         KEYRING,
     )
-    return aged.variables(), play(SERVING, "--limit=debian12,debian13b", variables=aged.variables())
+    both = ("--limit=debian12,debian13b", "--extra-vars=tfserving_serial=2")
+    return aged.variables(), play(SERVING, *both, variables=aged.variables())
 
 
 @pytest.mark.parametrize("name", ["debian12", "debian13b"])
