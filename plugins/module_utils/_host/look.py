@@ -8,7 +8,6 @@ Each function returns facts, and adds to problems what is wrong, each with the v
 from __future__ import annotations
 
 import grp
-import hashlib
 import platform
 import pwd
 import re
@@ -19,9 +18,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import file_sha256
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
     UNIT_PATH,
-    properties_of,
     systemd_version,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import SITE_PATH
@@ -201,30 +200,27 @@ def server_facts(
         problems.append(str(error))
     there = family(wanted["unit"], config_path)
     units = [one.unit for one in made]
-    states = properties_of(module, [f"{unit}.service" for unit in {*units, *there}], "ControlGroup", "FragmentPath")
-    of = {name.removesuffix(".service"): state for name, state in states.items()}
-    cgroups = {unit: of[unit].get("ControlGroup", "") for unit in there}
-    problems += foreign_units(units, {unit: of[unit].get("FragmentPath", "") for unit in units})
-    problems += foreign_ports(made, cgroups)
-    record = read_last_good(config_path)
     read: dict[str, list[str]] = dict.fromkeys(there, [])  # those that are not listed any more run as well
     read.update({one.unit: [f"{one.config_path}/{file}" for file in one.files] for one in made})
-    running = unit_states(module, read, PROGRAM, record)
+    states = unit_states(module, read, PROGRAM, read_last_good(config_path))
+    cgroups = {unit: states[unit].cgroup for unit in there}
+    problems += foreign_units(units, {unit: states[unit].fragment for unit in units})
+    problems += foreign_ports(made, cgroups)
     paths = [f"{one.config_path}/{file}" for one in made for file in START_FILES]
     paths += [str(UNIT_PATH / f"{unit}.service") for unit in units]
     return {
         "instances": as_dicts(made),
         "displaced": displaced(made, cgroups),
         "systemd_version": systemd_version(module),
-        "running": [unit for unit, state in running.items() if state.is_active],
-        "outdated": {unit: list(state.outdated) for unit, state in running.items() if state.outdated},
+        "running": [unit for unit, state in states.items() if state.is_active],
+        "outdated": {unit: list(state.outdated) for unit, state in states.items() if state.outdated},
         "files": {path: digest for path, digest in ((path, _sha256(path)) for path in paths) if digest},
     }
 
 
 def _sha256(path: str) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return file_sha256(Path(path))
     except OSError:
         return ""
 

@@ -20,7 +20,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     ModelsConfig,
     bring,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.removal import remove_servers
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.removal import (
+    gone_diff,
+    remove_servers,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import PROGRAM
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
@@ -77,7 +80,7 @@ def configure(
     wanted = {one["unit"]: one["config_path"] for one in params["instances"]}
     stale = stale_units(family(params["unit"], params["config_path"]), wanted)
     changes.changed = changes.changed or bool(stale)
-    changes.diff += [_gone(f"{one['unit']}.service") for one in stale]
+    changes.diff += [gone_diff(f"{one['unit']}.service") for one in stale]
     if not module.check_mode:
         remove_servers(module, stale, params["config_path"])
         for unit in params["displaced"]:
@@ -135,10 +138,6 @@ def _write_files(module: AnsibleModule, files: list[dict[str, Any]], changes: Ch
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
 
 
-def _gone(name: str) -> dict[str, str]:
-    return {"before_header": name, "after_header": name, "before": "there\n", "after": ""}
-
-
 def _starts(module: AnsibleModule, params: dict[str, Any], changes: Changes) -> list[dict[str, Any]]:
     """Return the instances that have to be started, with restart, active and exists of each.
 
@@ -169,4 +168,4 @@ def remove(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     if not module.check_mode:
         remove_servers(module, stale, params["config_path"])
         record.unlink(missing_ok=True)
-    return {"changed": changed, "diff": [_gone(f"{one['unit']}.service") for one in stale]}
+    return {"changed": changed, "diff": [gone_diff(f"{one['unit']}.service") for one in stale]}

@@ -17,6 +17,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 )
 
 
+def gone_diff(name: str) -> dict[str, str]:
+    """Return how a diff shows a unit or a file that goes."""
+    return {"before_header": name, "after_header": name, "before": "there\n", "after": ""}
+
+
 def remove_servers(module: AnsibleModule, stale: Iterable[dict[str, Any]], config_path: str) -> None:
     """Stop servers, as stale_units returns them, and remove their configuration and units. Raises OSError.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.removal import gone_diff
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import Store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
@@ -52,7 +53,4 @@ def confirm(
         change = store.change()
         if change and change.is_installed:
             store.settle(change.new)
-    diff = [
-        {"before_header": str(path), "after_header": str(path), "before": "there\n", "after": ""} for path in unused
-    ]
-    return {"changed": bool(unused), "diff": diff}
+    return {"changed": bool(unused), "diff": [gone_diff(str(path)) for path in unused]}

@@ -26,18 +26,25 @@ PROPERTIES = (
     "FragmentPath",
     "NeedDaemonReload",
     "InvocationID",
+    "ControlGroup",
 )
 UNIT_PATHS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """What systemd has of a server. outdated says why its process is older than what is there now, if it is."""
+    """What systemd has of a server.
+
+    outdated says why its process is older than what is there now, if it is. fragment is the file that systemd has the
+    unit from, and cgroup the control group of its processes; both are empty where there is none.
+    """
 
     exists: bool
     is_active: bool
     is_enabled: bool
     outdated: tuple[str, ...] = ()
+    fragment: str = ""
+    cgroup: str = ""
 
 
 def unit_states(
@@ -75,6 +82,8 @@ def _state(
         is_active=is_active,
         is_enabled=facts.get("UnitFileState") == "enabled",
         outdated=tuple(outdated),
+        fragment=facts["FragmentPath"],
+        cgroup=facts.get("ControlGroup", ""),
     )
 
 

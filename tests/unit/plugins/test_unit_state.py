@@ -73,7 +73,7 @@ def test_unit_older_than_its_files_is_outdated(tmp_path: Path) -> None:
         Path(path).touch()
     started = monotonic_microseconds() - 60_000_000
     host = Host(ExecMainStartTimestampMonotonic=started, FragmentPath=paths[0])
-    assert state(host, paths[1], "/no/such/file") == UnitState(True, True, True, tuple(paths))
+    assert state(host, paths[1], "/no/such/file") == UnitState(True, True, True, tuple(paths), fragment=paths[0])
 
 
 def test_drop_ins_are_looked_for_on_disk_because_systemd_names_only_what_it_has_read(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_drop_ins_are_looked_for_on_disk_because_systemd_names_only_what_it_has_
 
 def test_unit_younger_than_its_files_is_not_outdated(file: str) -> None:
     host = Host(ExecMainStartTimestampMonotonic=monotonic_microseconds() + 60_000_000, FragmentPath=file)
-    assert state(host) == UnitState(exists=True, is_active=True, is_enabled=True)
+    assert state(host) == UnitState(exists=True, is_active=True, is_enabled=True, fragment=file)
 
 
 def test_unit_file_that_systemd_has_not_read_makes_a_process_outdated() -> None:
@@ -108,7 +108,7 @@ def test_unit_file_that_systemd_has_not_read_makes_a_process_outdated() -> None:
 )
 def test_unit_that_does_not_run_is_not_outdated(file: str, properties: dict[str, object], exists: bool) -> None:
     found = state(Host(FragmentPath=file, NeedDaemonReload="yes", **properties), file)
-    assert found == UnitState(exists, is_active=False, is_enabled=exists)
+    assert found == UnitState(exists, is_active=False, is_enabled=exists, fragment=file)
 
 
 def test_drop_in_restarts_a_server_whose_files_are_as_they_were_recorded(
