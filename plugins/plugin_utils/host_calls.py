@@ -26,9 +26,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_ca
 
 PYTHON = "/usr/bin/python3"  # where Debian has it, and the modules that are Debian's packages
 PACKAGE = received_call.__name__.rsplit(".", 2)[0]
-# Reads everything before it begins. There are no single quotes in it, which shells would have to have quoted again.
+# Reads everything before it begins, from standard input or the file that is its argument. There are no single quotes in
+# it, which shells would have to have quoted again.
 START = (
-    "import json,sys,zlib;p=json.loads(zlib.decompress(sys.stdin.buffer.read()));n={};"
+    "import json,sys,zlib;p=json.loads(zlib.decompress(open((*sys.argv[1:],0)[0],\"rb\").read()));n={};"
     f'exec(p["sources"]["{received_call.__name__}"],n);n["run"](p)'
 )
 
@@ -56,11 +57,7 @@ class HostProgram:
             "errors": version_files.__name__,
             "lock": [host_lock.LOCK, run_name()],
         }
-        command = shlex.join([self._python(), "-c", START])
-        environment = self._action._compute_environment_string().strip()  # noqa: SLF001 - as Ansible's modules get it
-        done = self._action._low_level_execute_command(  # noqa: SLF001 - it is there for actions
-            f"{environment} {command}".strip(), in_data=zlib.compress(json.dumps(payload).encode(), COMPRESSION)
-        )
+        done = self._start(zlib.compress(json.dumps(payload).encode(), COMPRESSION))
         answer = _read_answer(done["stdout"])
         if answer is None:
             words = (done["stderr"] or done["stdout"]).strip()
@@ -68,6 +65,28 @@ class HostProgram:
         if "error" in answer:
             raise AnsibleActionFail(answer["error"])
         return answer["result"]
+
+    def _start(self, call: bytes) -> dict[str, Any]:
+        """Start Python with a call: over standard input, or from a file where the connection has no pipelining.
+
+        Then sudo can have a terminal, which `Defaults requiretty` asks for. Ansible removes the file after the task.
+        """
+        action = self._action
+        command = [self._python(), "-c", START]
+        options: dict[str, Any] = {}
+        if action._is_pipelining_enabled("new"):  # noqa: SLF001 - these are there for actions
+            options["in_data"] = call
+        else:
+            directory = action._connection._shell.tmpdir or action._make_tmp_path()  # noqa: SLF001
+            file = action._connection._shell.join_path(directory, "call")  # noqa: SLF001
+            action._transfer_data(file, call)  # noqa: SLF001
+            action._fixup_perms2([directory, file], execute=False)  # noqa: SLF001
+            command.append(file)
+        environment = action._compute_environment_string().strip()  # noqa: SLF001 - as Ansible's modules get it
+        done: dict[str, Any] = action._low_level_execute_command(  # noqa: SLF001
+            f"{environment} {shlex.join(command)}".strip(), **options
+        )
+        return done
 
     def run_as_login_user(self, command: str) -> str:
         """Run a command without becoming another user, and return what it prints."""

@@ -788,6 +788,33 @@ def test_interpreter_and_environment_of_the_task_are_used(
     assert commands[0].startswith("HTTPS_PROXY=http://proxy:3128 /opt/python3 -c ")
 
 
+def test_without_pipelining_a_call_is_a_file_of_the_task(
+    publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As sudo with requiretty needs it: then nothing may come over standard input."""
+    sent = []
+
+    def put_file(source: str, target: str) -> None:
+        sent.append(target)
+        shutil.copy(source, target)
+
+    action._connection.is_pipelining_enabled.return_value = False
+    action._connection.put_file = put_file
+    action._connection._shell.tmpdir = str(tmp_path)
+    action._connection._shell.join_path = os.path.join
+    monkeypatch.setattr(action, "_fixup_perms2", lambda *_, **__: None)
+    execute = action._low_level_execute_command
+
+    def without_input(command: str, in_data: bytes = b"", **options: Any) -> Any:
+        assert not in_data
+        return execute(command, **options)
+
+    monkeypatch.setattr(action, "_low_level_execute_command", without_input)
+    assert publish()["changed"]
+    assert not publish()["changed"]
+    assert len(sent) == len(action.calls)
+
+
 def test_missing_rsync_on_the_host_is_told(
     publish: Callable[..., dict[str, Any]], wrap_rsync: Callable[[str], None]
 ) -> None:
