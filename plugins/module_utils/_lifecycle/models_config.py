@@ -19,12 +19,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     parse_models_config,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
-    DEFAULT_GRPC_PORT,
-    REQUEST_TIMEOUT_SECONDS,
-    process_environment,
-    process_flags,
-)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
     LiveConfig,
     Models,
@@ -44,6 +38,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     ServingClient,
     ServingError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
+    local_client,
+    poll_wait_seconds,
+    ports,
+    process_environment,
+    process_flags,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
     Refusals,
@@ -177,9 +178,7 @@ def apply(module: AnsibleModule, config: ModelsConfig, file: ManagedFile, models
     before_text, before = read(config.path)
     unit, pid = SystemdUnit(module, config.unit), running_pid(module, config.unit)
     flags = process_flags(pid) if pid else {}
-    port, grpc_port = (int(flags.get(name) or default) for name, default in _PORTS.items())
-    client = ServingClient("127.0.0.1", port or config.rest_api_port, REQUEST_TIMEOUT_SECONDS, unit.cgroup, grpc_port)
-    poll_wait_seconds = int(flags.get("model_config_file_poll_wait_seconds", 0))
+    client = local_client(ports({"rest_api_port": str(config.rest_api_port), **flags}), unit.cgroup)
     why_not = why_not_live(pid, flags, str(config.path), client, before or {}, models)
     again = "" if why_not else tried_again(client, models)
     if why_not or again:
@@ -188,7 +187,9 @@ def apply(module: AnsibleModule, config: ModelsConfig, file: ManagedFile, models
         if pid and (again or before_text != text or client.lacks_rest()):
             outcome.restart_reason = why_not or again
         return
-    live = LiveConfig(client, unit, file.write, render, config.samples, config.timeout_seconds, poll_wait_seconds)
+    live = LiveConfig(
+        client, unit, file.write, render, config.samples, config.timeout_seconds, poll_wait_seconds(flags)
+    )
     start = time.time()
     try:
         take(module, config, live, client, file, models)
@@ -225,16 +226,13 @@ def tried_again(client: ServingClient, models: Models) -> str:
     return f"the running server has refused {', '.join(found)} before, and does not try it again" if found else ""
 
 
-_PORTS = {"rest_api_port": 0, "port": DEFAULT_GRPC_PORT}
-
-
 def why_not_live(
     pid: int, flags: dict[str, str], path: str, client: ServingClient, before: Models, models: Models
 ) -> str:
     """Return why a server cannot be told of a change while it runs, empty where it can. Raises ForeignListener."""
     if not pid:
         return "it does not run"
-    if flags.get("model_config_file") != path or int(flags.get("model_config_file_poll_wait_seconds", 0)) <= 0:
+    if flags.get("model_config_file") != path or not poll_wait_seconds(flags):
         return f"the running server does not look at {path}"
     if hides_warnings(process_environment(pid)):
         return "TF_CPP_MIN_LOG_LEVEL hides whether the running server takes a file"

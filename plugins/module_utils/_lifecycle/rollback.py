@@ -22,11 +22,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     parse_models_config,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
-    DEFAULT_GRPC_PORT,
-    REQUEST_TIMEOUT_SECONDS,
-    process_flags,
-)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     MODELS_CONFIG,
     family,
@@ -52,6 +47,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     ServingClient,
     ServingError,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
+    local_client,
+    poll_wait_seconds,
+    ports,
+    process_flags,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
     NotServed,
@@ -97,9 +98,7 @@ class Server:
 
     def client(self, pid: int) -> ServingClient:
         """Return a client that takes no other's answers."""
-        flags = self.flags(pid)
-        port, grpc_port = int(flags.get("rest_api_port") or 0), int(flags.get("port") or DEFAULT_GRPC_PORT)
-        return ServingClient("127.0.0.1", port, REQUEST_TIMEOUT_SECONDS, self.unit.cgroup, grpc_port)
+        return local_client(ports(self.flags(pid)), self.unit.cgroup)
 
 
 class Servers:
@@ -321,10 +320,8 @@ class Servers:
         file = self._file(path, facts)
         self._restored += [] if path in self._restored else [path]
         if pid:
-            poll_wait_seconds = float(server.flags(pid).get("model_config_file_poll_wait_seconds") or 0)
-            live = LiveConfig(
-                server.client(pid), server.unit, file.write, render, {}, self._timeout_seconds, poll_wait_seconds
-            )
+            poll_wait = poll_wait_seconds(server.flags(pid))
+            live = LiveConfig(server.client(pid), server.unit, file.write, render, {}, self._timeout_seconds, poll_wait)
             with suppress(NotTaken):  # whether it serves is seen later
                 live.replace(server.models(), wanted, text)
         if describe(server.models_config) != {**facts, "text": text}:

@@ -12,16 +12,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.removal import gone_diff
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import Store
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
-    DEFAULT_GRPC_PORT,
-    REQUEST_TIMEOUT_SECONDS,
-)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     MODELS_CONFIG,
     START_FILES,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.ready import wait_until_ready
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingClient
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
+    DEFAULT_GRPC_PORT,
+    Ports,
+    local_client,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import SystemdUnit
 
 
@@ -42,8 +42,8 @@ def confirm(
     if not module.check_mode:
         for one in params["instances"]:
             unit = SystemdUnit(module, f"{one['unit']}.service")
-            ports = one["rest_api_port"], one["port"] or DEFAULT_GRPC_PORT
-            client = ServingClient("127.0.0.1", ports[0], REQUEST_TIMEOUT_SECONDS, unit.cgroup, ports[1])
+            where = Ports(one["rest_api_port"], one["port"] or DEFAULT_GRPC_PORT)
+            client = local_client(where, unit.cgroup)
             path = Path(one["config_path"], MODELS_CONFIG)
             wait_until_ready(client, unit, path, samples, params["timeout_seconds"])
         for path in unused:

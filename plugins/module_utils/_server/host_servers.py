@@ -29,13 +29,17 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     unit_of,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingClient
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
+    local_client,
+    poll_wait_seconds,
+    ports,
+    process_flags,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.text_format import TextFormatError
 
 # One of these every server has, whatever its program is called: without both it does not start.
 _MODEL_FLAGS = {"model_config_file", "model_base_path"}
 DEFAULT_MODEL_NAME = "default"  # of --model_name
-DEFAULT_GRPC_PORT = 8500  # of --port
-REQUEST_TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,16 @@ class HostServer:
     @property
     def poll_wait_seconds(self) -> int:
         """How often its process looks for a new models.config, in seconds; 0 where it never does."""
-        text = self.flags.get("model_config_file_poll_wait_seconds", "")
-        return int(text) if text.isdecimal() else 0
+        return poll_wait_seconds(self.flags)
 
     def client(self) -> ServingClient:
         """Return a client of this server and of no other. Raises ConnectionError where it has none to offer."""
         if not self.pid:
             raise ConnectionError("it does not run")
-        port = int(self.flags.get("rest_api_port") or 0)
-        if not port:
+        where = ports(self.flags)
+        if not where.rest_api:
             raise ConnectionError("it has no REST port")
-        grpc_port = int(self.flags.get("port") or DEFAULT_GRPC_PORT)
-        return ServingClient("127.0.0.1", port, REQUEST_TIMEOUT_SECONDS, lambda: self.cgroup, grpc_port)
+        return local_client(where, lambda: self.cgroup)
 
     def models(self) -> dict[str, Path] | None:
         """Return where it has its models, by name, as this process sees that; None where nobody can tell."""
@@ -156,29 +158,6 @@ def _others(known: list[str]) -> list[HostServer]:
             if not any(is_in(cgroup, one) for one in known):
                 found.append(HostServer(str(Holder(pid, program(pid), cgroup)), is_ours=False, pid=pid, cgroup=cgroup))
     return found
-
-
-def command_line(pid: int) -> list[str]:
-    """Return the words that a process was started with, none where it is gone."""
-    try:
-        return Path(PROC, str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-    except OSError:
-        return []
-
-
-def process_environment(pid: int) -> dict[str, str]:
-    """Return the environment that a process was started with, none where it is gone. Only root may see it."""
-    try:
-        words = Path(PROC, str(pid), "environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return {}
-    return dict(word.split("=", 1) for word in words if "=" in word)
-
-
-def process_flags(pid: int) -> dict[str, str]:
-    """Return the flags of a server's process, none where it is gone."""
-    flags = (word[2:].partition("=") for word in command_line(pid) if word.startswith("--") and "=" in word)
-    return {name: value for name, _, value in flags}
 
 
 def _is_same(path: Path, directory: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import (
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
     command_line,
     process_environment,
 )

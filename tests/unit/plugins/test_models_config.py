@@ -428,8 +428,13 @@ def test_server_that_dies_is_told(host: Host) -> None:
     host.configure(model("half"))
     with host.serving() as server:
         server.wait_until_ready()
-        threading.Timer(1.0, server.process.send_signal, [signal.SIGKILL]).start()
         (host.publish("other", 2) / "saved_model.pb").unlink()
+
+        def kill_once_it_is_told() -> None:
+            wait_for(lambda: "other" in host.path.read_text(), "the new file")
+            server.process.send_signal(signal.SIGKILL)
+
+        threading.Thread(target=kill_once_it_is_told).start()
         result = host.configure(model("half"), model("other"))
         assert "serving.service is inactive" in result["msg"]
         wait_for(lambda: server.process.poll() is not None, "the end of the server")
