@@ -62,6 +62,7 @@ ARGUMENT_SPEC = {
     "keep": {"type": "int"},
     "retry_withdrawn": {"type": "bool", "default": False},
     "per_model_batching": {"type": "bool", "default": False},
+    "host": {"type": "dict"},
     **FETCH_SPEC,
 }
 
@@ -79,12 +80,11 @@ class ActionModule(ActionBase):
         try:
             models = self._read_catalog()
             target = self._target(task_vars or {})
-            host = HostState.of(self._look(target, models))
-            plan = self._plan(models, host, target)
+            host, plan = self._look_and_plan(models, target)
             pusher = Pusher(target, host, plan.prunable_bytes)
             if plan.may_exceed(host):
                 pusher.check_space(plan.pushed)
-            is_changed = bool(plan.transfers) or host.base_access is not None
+            is_changed = plan.has_changes(host)
             published = [transfer.result for transfer in plan.transfers]
             if is_changed and not self._task.check_mode:
                 fetching = {**{name: self._args[name] for name in FETCH_SPEC}, "no_proxy": self._args["no_proxy"] or []}
@@ -117,11 +117,25 @@ class ActionModule(ActionBase):
             say=self._display.display if IS_INTERACTIVE or self._display.verbosity else None,
         )
 
-    def _look(self, target: Target, models: list[Model]) -> Any:
+    def _look_and_plan(self, models: list[Model], target: Target) -> tuple[HostState, PublishingPlan]:
+        """Return what the host has, and lacks.
+
+        What was seen earlier will do to find that it lacks nothing, but nothing is changed without another look.
+        """
+        names = [model.name for model in models]
+        if self._args["host"] and set(names) <= self._args["host"]["models"].keys():
+            host = HostState.of(self._args["host"])
+            plan = self._plan(models, host, target)
+            if self._task.check_mode or not plan.has_changes(host):
+                return host, plan
+        host = HostState.of(self._look(target, names))
+        return host, self._plan(models, host, target)
+
+    def _look(self, target: Target, names: list[str]) -> Any:
         return target.program.call(
             look_before_publishing,
             base_path=target.base_path,
-            models=[model.name for model in models],
+            models=names,
             group=target.group,
             adopt=self._args["adopt"],
         )

@@ -59,7 +59,7 @@ versions:
       where somebody else has its port, and V(UNIT FAILED), V(UNIT INACTIVE) or the like where it is not active.
     - A version that a server has refused, and that was withdrawn, has the state V(WITHDRAWN).
     - C(labels) are those of O(labels) that lead to the version. C(digest), C(source_digest), C(stamp) and C(intact) are
-      what M(modelops.tensorflow_serving.saved_model_versions_info) returns, V(null) without O(base_path) and for a
+      what M(modelops.tensorflow_serving.serving_host_info) returns, V(null) without O(base_path) and for a
       version that lies there no more; of one that was put there by somebody else, C(intact) is V(false) and the rest
       V(null).
   returned: success

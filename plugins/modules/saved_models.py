@@ -56,6 +56,10 @@ options:
       C(batching_params.pbtxt), whose requests it does not batch, are then named in a warning.
     type: bool
     default: false
+  host:
+    description: What M(modelops.tensorflow_serving.serving_host_info) has returned as RV(ignore:models) for these
+      models. With it the host is not asked where nothing is to be published, and in check mode.
+    type: dict
   proxy:
     description: Proxy through which the host fetches. By default that of the host's environment.
     type: str
@@ -96,7 +100,7 @@ author:
   - The modelops.tensorflow_serving authors
 seealso:
   - module: modelops.tensorflow_serving.saved_model_info
-  - module: modelops.tensorflow_serving.saved_model_versions_info
+  - module: modelops.tensorflow_serving.serving_host_info
 """
 
 EXAMPLES = r"""

@@ -151,6 +151,19 @@ options:
         description: Where the metrics are.
         type: str
         default: /monitoring/prometheus/metrics
+  models:
+    description: The models that are to be published. Without it, nobody looks for them.
+    type: dict
+    suboptions:
+      base_path:
+        description: Directory of the models.
+        type: str
+        required: true
+      names:
+        description: Their names.
+        type: list
+        elements: str
+        required: true
   networks:
     description: Who may talk to the servers. Without it, nobody is asked.
     type: dict
@@ -238,6 +251,18 @@ servers:
     running: [tensorflow-model-server]
     outdated: {tensorflow-model-server: [its command line]}
     files: {/etc/tensorflow-serving/monitoring.config: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
+models:
+  description: What there is of each model, by version, with what its manifest says; the versions that were withdrawn,
+    and why; and the free disk space. M(modelops.tensorflow_serving.saved_models) takes it as O(ignore:host).
+  returned: with O(models)
+  type: dict
+  sample:
+    models:
+      MLP:
+        "1": {directory: "1", intact: true, digest: 9f86d0, stamp: 2c26b4, source_digest: null, bytes: 447012}
+    withdrawn: {MLP: {}}
+    free: {bytes: 53687091200, inodes: 3276800}
+    base_access: null
 networks:
   description: The networks that may talk to the servers, none where everybody may. What enforces that is V(systemd),
     V(nftables) or V(nobody). And whether the host has rules of nftables by these roles.
@@ -289,6 +314,10 @@ SERVERS = {
     "environment": {"type": "dict", "default": {}},
     "monitoring_path": {"type": "str", "default": "/monitoring/prometheus/metrics"},
 }
+MODELS = {
+    "base_path": {"type": "str", "required": True},
+    "names": {"type": "list", "elements": "str", "required": True},
+}
 NETWORKS = {"allowed": {"type": "list", "elements": "str", "default": []}, "gateway_enabled": {"type": "bool"}}
 
 
@@ -304,6 +333,7 @@ def main() -> None:
             "apt_uri": {"type": "str", "default": ""},
             "package": {"type": "dict", "options": PACKAGE},
             "servers": {"type": "dict", "options": SERVERS},
+            "models": {"type": "dict", "options": MODELS},
             "networks": {"type": "dict", "options": NETWORKS},
         },
         supports_check_mode=True,

@@ -31,6 +31,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
     is_change_needed,
     wanted_package,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.flags import (
     KNOWN_FLAGS,
     installed_flags,
@@ -60,6 +63,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     hidden_problems,
     is_right,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.versions import look_before_publishing
 
 NFTABLES_UNIT = UNIT_PATH / "tfserving-networks.service"
 
@@ -89,6 +93,8 @@ def look(module: AnsibleModule, params: dict[str, Any]) -> tuple[dict[str, Any],
         facts["package"] = package_facts(module, params["name"], params["data_path"], params["package"], problems)
     if params["servers"]:
         facts["servers"] = server_facts(module, params["config_path"], params["servers"], problems)
+    if params["models"]:
+        facts["models"] = model_facts(params, problems)
     if params["networks"]:
         facts["networks"] = network_facts(module, params["networks"], problems)
     return facts, problems
@@ -223,6 +229,16 @@ def _sha256(path: str) -> str:
         return file_sha256(Path(path))
     except OSError:
         return ""
+
+
+def model_facts(params: dict[str, Any], problems: list[str]) -> dict[str, Any] | None:
+    """Return what there is of models, and the disk space for more; None where nothing may be published there."""
+    base_path, names = params["models"]["base_path"], params["models"]["names"]
+    try:
+        return look_before_publishing(base_path, names, params["group"], params["adopt"])
+    except (OSError, SavedModelError) as error:
+        problems.append(str(error))
+        return None
 
 
 def network_facts(module: AnsibleModule, wanted: dict[str, Any], problems: list[str]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import access_of
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
 )
@@ -25,20 +24,11 @@ BASE_PATH = "tfserving_models_base_path"
 FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
 
 
-def look(base_path: str, models: list[str]) -> dict[str, Any]:
-    """Return the result of the module saved_model_versions_info for these models."""
-    return {
-        "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
-        "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
-        "base_path": access_of(Path(base_path))._asdict() if Path(base_path).is_dir() else {},
-        "free": free_space(Path(base_path)),
-    }
-
-
 def look_before_publishing(base_path: str, models: list[str], group: str, adopt: bool) -> dict[str, Any]:
-    """Return what look does, and in base_access what the base path is, None where it is as it has to be.
+    """Return models, withdrawn and free as the module serving_host_info does.
 
-    Raises SavedModelError where the base path may not be taken, or others than root can change what a path leads to.
+    base_access is owner, group and mode of the base path as they are, None where they are as they have to be. Raises
+    SavedModelError where the base path may not be taken, or others than root can change what a path leads to.
     """
     problems = directory_problems(BASE_PATH, base_path, group, adopt)
     if problems:
@@ -46,7 +36,9 @@ def look_before_publishing(base_path: str, models: list[str], group: str, adopt:
     for name in models:
         check_path(Path(base_path, name), BASE_PATH)
     return {
-        **look(base_path, models),
+        "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
+        "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
+        "free": free_space(Path(base_path)),
         "base_access": None if is_right(Path(base_path), group) else access(Path(base_path)),
     }
 

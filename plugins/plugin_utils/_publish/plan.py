@@ -185,6 +185,9 @@ class PublishingPlan:
     def pushed(self) -> list[Transfer]:
         return [one for one in self.transfers if not one.pull]
 
+    def has_changes(self, host: HostState) -> bool:
+        return bool(self.transfers) or host.base_access is not None
+
     def may_exceed(self, host: HostState) -> bool:
         """Say whether the disk space of the host has to be counted exactly for what is pushed.
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import plan_staging, stage
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore, remove
-from ansible_collections.modelops.tensorflow_serving.plugins.modules import saved_model_versions_info
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.versions import look_before_publishing
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
 
@@ -499,9 +498,7 @@ def test_removal_leaves_what_other_versions_share(tmp_path: Path, store: ModelSt
     assert tree(store.version(2)) == tree(source)
 
 
-def test_what_the_controller_calls_stages_and_publishes(
-    run_module: Callable[..., dict[str, Any]], source: Path, store: ModelStore, files: dict[str, Any]
-) -> None:
+def test_what_the_controller_calls_stages_and_publishes(source: Path, store: ModelStore, files: dict[str, Any]) -> None:
     group = grp.getgrgid(GROUP).gr_name
     wanted = [{"model": "MLP", "version": 1, "uid": LOGIN, "files": list_files(source), "resend": []}]
     base_path = str(store.path.parent)
@@ -522,7 +519,7 @@ def test_what_the_controller_calls_stages_and_publishes(
     assert publish_version(str(store.path), 1, group, digest="0" * 64, **known) == arrived
     assert store.published() == {}
     assert publish_version(str(store.path), 1, group, digest=tree_digest(files), **known) == {}
-    found = run_module(saved_model_versions_info, base_path=base_path, models=["MLP"])
+    found = look_before_publishing(base_path, ["MLP"], group, adopt=False)
     assert found["models"]["MLP"] == {
         "1": {
             "directory": "1",
@@ -534,7 +531,7 @@ def test_what_the_controller_calls_stages_and_publishes(
             "signatures": {"call": {}},
         }
     }
-    assert found["base_path"] == {"owner": "root", "group": group, "mode": "0751"}
+    assert found["base_access"] is None
     assert found["free"]["bytes"] > 0
 
 

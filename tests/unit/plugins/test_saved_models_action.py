@@ -29,6 +29,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     warmup_records,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.versions import look_before_publishing
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
     unproven,
     withdraw,
@@ -148,14 +149,32 @@ def in_this_process(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def publish(action: Any, models: Path, source: Path) -> Callable[..., dict[str, Any]]:
     """Run the action for model MLP with these settings of its entry."""
 
-    def run(check: bool = False, **entry: Any) -> dict[str, Any]:
+    def run(check: bool = False, host: dict[str, Any] | None = None, **entry: Any) -> dict[str, Any]:
         catalog = [{"name": "MLP", "source": str(source), **entry}]
         action._task.check_mode = check
         action._task.args = {"catalog": catalog, "base_path": str(models), "group": grp.getgrgid(0).gr_name}
+        action._task.args |= {"host": host} if host else {}
         result: dict[str, Any] = action.run(task_vars={})
         return result
 
     return run
+
+
+def test_what_was_seen_earlier_spares_a_question_but_nothing_is_changed_by_it(
+    publish: Callable[..., dict[str, Any]], action: Any, models: Path
+) -> None:
+    def seen() -> dict[str, Any]:
+        return look_before_publishing(str(models), ["MLP"], grp.getgrgid(0).gr_name, adopt=False)
+
+    empty = seen()
+    assert publish(check=True, host=empty)["changed"]
+    assert action.calls == []
+    assert publish(host=empty)["changed"]
+    action.calls.clear()
+    assert not publish(host=seen())["changed"]
+    assert action.calls == []
+    assert not publish(host=empty)["changed"]  # another run has published it meanwhile
+    assert len(action.calls) == 1
 
 
 def tree(path: Path) -> dict[str, bytes]:
