@@ -13,7 +13,7 @@ description:
     removed. A running server takes C(models.config) at once. It has done what the file says when every version is
     AVAILABLE and answers the sample requests of its model, labels lead where they should, and what is not wanted any
     more is gone. Only then is written what needs a restart; RV(starts) says which servers have to be started or
-    restarted.
+    restarted. Where none has to be, the module goes on as with O(state=serving).
   - Where a label moves, or a labelled version is replaced, models.config goes through files in between. They load both
     versions, move the label, and drop the old one, so that no request to the label fails. A run that was killed on the
     way is finished by the next one.
@@ -102,7 +102,7 @@ options:
         type: str
         default: "0644"
   package_directory:
-    description: Where the previous package is kept. With O(state=serving) it is forgotten.
+    description: Where the previous package is kept, which is forgotten once all servers serve.
     type: path
   package_changed:
     description: Whether the package was, or would be, changed in this run. Check mode cannot see it on the host.
@@ -260,7 +260,10 @@ def main() -> None:
             "refused": {"type": "list", "elements": "dict", "default": [], "options": REFUSED},
             "timeout_seconds": {"type": "int", "default": 300},
         },
-        required_if=[("state", "configured", ("base_path",)), ("state", "serving", ("package_directory",))],
+        required_if=[
+            ("state", "configured", ("base_path", "package_directory")),
+            ("state", "serving", ("package_directory",)),
+        ],
         supports_check_mode=True,
     )
     params, state = module.params, module.params["state"]
@@ -269,6 +272,10 @@ def main() -> None:
         servers = Servers(module, params["unit"], params["config_path"], samples, params["timeout_seconds"])
         if state == "configured":
             result = configure(module, params, samples, servers)
+            if not result["starts"]:
+                served = confirm(module, params, samples, servers)
+                result["changed"] = result["changed"] or served["changed"]
+                result["diff"] += served["diff"]
         elif state == "serving":
             result = confirm(module, params, samples, servers)
         elif state == "absent":

@@ -214,6 +214,18 @@ def test_account_that_attacks_what_it_receives_changes_nothing_that_is_published
     assert sync(model, **given).changed() == 0
 
 
+def test_account_whose_sudo_wants_a_terminal_publishes_without_pipelining(account, sync, on, tmp_path):
+    host, model = on(HOST), {**MLP, "source": str(tmp_path)}
+    copy_version(EXPORT, tmp_path / "1")
+    host.check_output(f"echo 'Defaults:{ACCOUNT} requiretty' >> /etc/sudoers.d/{ACCOUNT}")
+    given = {"tfserving_models_base_path": ATTACKED_BASE, **account}
+    assert "you must have a tty" in sync(model, **given).words
+    played = sync(model, ansible_pipelining=False, **given)
+    assert not played.failed, played.text
+    assert sync(model, ansible_pipelining=False, **given).changed() == 0
+    assert host.check_output(f"ls /home/{ACCOUNT}/.ansible/tmp") == ""
+
+
 STORE = "https://packages.lab/private-models/pulled"
 SLOW_PORT = 8081
 SLOW = f"""\

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework import types_pb2
+from tensorflow.python.framework.dtypes import as_dtype
 
 
 def data_type(array: np.ndarray) -> int:
     """Return the DataType of an array; arrays of objects hold strings."""
-    return types_pb2.DT_STRING if array.dtype == object else tf.dtypes.as_dtype(array.dtype).as_datatype_enum
+    return types_pb2.DT_STRING if array.dtype == object else as_dtype(array.dtype).as_datatype_enum
 
 
 def enum_name(dtype: int) -> str:

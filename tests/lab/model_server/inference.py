@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.python.framework.tensor_util import MakeNdarray, make_tensor_proto
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
 from . import dtypes, metrics, status
@@ -66,7 +66,7 @@ def parse_tensors(protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {}
     for name, proto in protos.items():
         try:
-            arrays[name] = tf.make_ndarray(proto)
+            arrays[name] = MakeNdarray(proto)
         except (TypeError, ValueError) as error:
             raise status.invalid_argument(f"tensor parsing error: {name}") from error
     return arrays
@@ -76,7 +76,7 @@ def tensor_proto(array: np.ndarray, as_content: bool) -> Any:
     """Return an array as a TensorProto: in the field of its type, or with as_content as raw bytes where possible."""
     dtype = dtypes.data_type(array)
     if as_content or dtype not in _VALUE_FIELDS:
-        return tf.make_tensor_proto(array, dtype=dtype, shape=array.shape)
+        return make_tensor_proto(array, dtype=dtype, shape=array.shape)
     proto = tensor_pb2.TensorProto(dtype=dtype)
     proto.tensor_shape.SetInParent()
     for size in array.shape:

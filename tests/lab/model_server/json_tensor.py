@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework import types_pb2
+from tensorflow.python.framework.dtypes import as_dtype
 from tensorflow_serving.apis import input_pb2
 
 from . import dtypes, json_text, status
@@ -135,7 +135,7 @@ def _fill(value: Any, level: int, shape: list[int], dtype: int, elements: list[A
 
 def _to_array(elements: list[Any], shape: list[int], dtype: int) -> np.ndarray:
     """Return elements as an array; floats are rounded and small integers wrap around, as in the real server."""
-    target = tf.dtypes.as_dtype(dtype).as_numpy_dtype
+    target = as_dtype(dtype).as_numpy_dtype
     with np.errstate(over="ignore"):
         wide = np.int32 if dtype in (types_pb2.DT_INT16, types_pb2.DT_INT8, types_pb2.DT_UINT8) else target
         return np.array(elements, dtype=wide).astype(target).reshape(shape)

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.client import session as tf_session
+from tensorflow.python.framework import importer, ops
+from tensorflow.python.framework.errors_impl import OpError
 
 from . import log, metrics, status
 
@@ -24,7 +26,7 @@ INIT_OP = "__saved_model_init_op"
 DEFAULT_SIGNATURE = "serving_default"
 
 
-def _to_status(error: tf.errors.OpError) -> status.StatusError:
+def _to_status(error: OpError) -> status.StatusError:
     """Return the StatusError with the code and the message of a TensorFlow error."""
     return status.StatusError(status.Code(error.error_code), error.message)
 
@@ -34,16 +36,16 @@ class Session:
 
     def __init__(self, graph_def: Any, config: Any) -> None:
         """Import a GraphDef under a ConfigProto; raises StatusError when TensorFlow refuses the graph."""
-        self._graph = tf.Graph()
+        self._graph = ops.Graph()
         try:
             with self._graph.as_default():
-                tf.import_graph_def(graph_def, name="")
-        except tf.errors.OpError as error:
+                importer.import_graph_def(graph_def, name="")
+        except OpError as error:
             raise _to_status(error) from error
         except (ValueError, TypeError, KeyError) as error:  # the Python importer wraps the status of the C++ one
             code = status.Code.NOT_FOUND if "Op type not registered" in str(error) else status.Code.INVALID_ARGUMENT
             raise status.StatusError(code, str(error)) from error
-        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
+        self._session = tf_session.Session(graph=self._graph, config=config)
 
     def run(
         self,
@@ -65,13 +67,13 @@ class Session:
         except (KeyError, ValueError) as error:
             raise status.invalid_argument(str(error.args[0])) from error
         options = pywrap_tf_session.TF_NewBufferFromString(
-            tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
+            config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
         )
         try:
             outputs = pywrap_tf_session.TF_SessionRun_wrapper(
                 self._session._session, options, feed_dict, fetch_list, target_list, None
             )
-        except tf.errors.OpError as error:
+        except OpError as error:
             raise _to_status(error) from error
         finally:
             pywrap_tf_session.TF_DeleteBuffer(options)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.platform import tf_logging
 from tensorflow_serving.config import model_server_config_pb2, platform_config_pb2
 
 from . import batching, executors, grpc_service, http_server, log, savedmodel, status, text_protos, warmup
@@ -196,7 +196,7 @@ def build_and_start(flags: dict[str, Any]) -> RunningServer:
 
     flags are the values of all flags. Raises StatusError with what the real server prints as its reason not to start.
     """
-    tf.get_logger().setLevel("ERROR")
+    tf_logging.get_logger().setLevel("ERROR")
     sys.setrecursionlimit(20_000)  # JSON may be nested deeper than Python lets it by default
     _check_flags(flags)
     config = _model_server_config(flags)

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.python.framework.errors_impl import DataLossError
+from tensorflow.python.lib.io.tf_record import tf_record_iterator
 from tensorflow_serving.apis import prediction_log_pb2
 
 from . import inference, log, metrics, status
@@ -49,7 +50,7 @@ def _replay_file(bundle: Bundle, path: Path, iterations: int) -> tuple[int, stat
     """
     number = 0
     try:
-        for number, content in enumerate(tf.compat.v1.io.tf_record_iterator(str(path)), start=1):
+        for number, content in enumerate(tf_record_iterator(str(path)), start=1):
             try:
                 record = prediction_log_pb2.PredictionLog.FromString(content)
             except DecodeError as error:
@@ -58,7 +59,7 @@ def _replay_file(bundle: Bundle, path: Path, iterations: int) -> tuple[int, stat
                 _replay(bundle, record)
             if number > MAX_RECORDS:
                 raise status.invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
-    except tf.errors.DataLossError as error:
+    except DataLossError as error:
         return number, status.StatusError(status.Code.DATA_LOSS, error.message)
     return number, None
 

@@ -99,6 +99,7 @@ class Host:
         instance |= {"rest_api_port": self.server.rest_port if self.server else 1}
         instance |= {"models": [entry["name"] for entry in catalog]}
         arguments = {"state": "configured", "unit": "serving", "config_path": str(self.root), "group": str(os.getgid())}
+        arguments |= {"package_directory": str(self.root / "packages")}
         arguments |= {"base_path": str(self.models), "timeout_seconds": 8, "instances": [instance]}
         result = self._run_module(model_servers, **(arguments | {"catalog": list(catalog)} | settings))
         if "failed" not in result:
