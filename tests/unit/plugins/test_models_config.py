@@ -95,8 +95,15 @@ class Host:
 
     def configure(self, *catalog: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Run the module."""
-        instance = {"name": "", "unit": "serving", "config_path": str(self.root), "port": 0, "files": []}
-        instance |= {"rest_api_port": self.server.rest_port if self.server else 1}
+        instance = {
+            "name": "",
+            "unit": "serving",
+            "config_path": str(self.root),
+            "port": 1,
+            "rest_api_port": 1,
+            "files": [],
+        }
+        instance |= {"rest_api_port": self.server.rest_port, "port": self.server.grpc_port} if self.server else {}
         instance |= {"models": [entry["name"] for entry in catalog]}
         arguments = {"state": "configured", "unit": "serving", "config_path": str(self.root), "group": str(os.getgid())}
         arguments |= {"package_directory": str(self.root / "packages")}
