@@ -17,6 +17,8 @@ from typing import Iterable, Iterator
 PROC = Path("/proc")
 LOOKS = 3  # a server that ends or starts changes what there is between two looks
 LISTEN = "0A"  # in the column st of /proc/net/tcp (proc(5), include/net/tcp_states.h)
+# The processes of control groups that listened when last looked at. It spares a look at all others of the host.
+_listened: dict[str, list[int]] = {}
 
 
 class ForeignListener(ConnectionError):
@@ -57,14 +59,18 @@ def check_port(port: int, cgroup: str) -> None:
 
     ForeignListener says who else does. An empty cgroup is that of a unit that does not run.
     """
+    known = _listened.pop(cgroup, [])
     for _ in range(LOOKS):
         there = _listening_inodes(port)
         if not there:
             raise ConnectionRefusedError(f"nothing listens on port {port}")
-        own = [pid for pid in pids() if is_in(control_group(pid), cgroup)] if cgroup else []
-        foreign = there - {inode for _, inode in _sockets(own, there)}
-        if not foreign:
-            return
+        foreign = there
+        for some in filter(None, (known, pids() if cgroup else [])):
+            own = [pid for pid in some if is_in(control_group(pid), cgroup)]
+            foreign = there - {inode for _, inode in _sockets(own, there)}
+            if not foreign:
+                _listened[cgroup] = own
+                return
         strangers = [one for one in _holders(port, foreign) if not is_in(one.cgroup, cgroup)]
         if strangers:  # else a process has ended meanwhile
             raise ForeignListener(f"port {port} is held by {' and by '.join(map(str, strangers))}")
