@@ -159,11 +159,18 @@ options:
         description: Directory of the models.
         type: str
         required: true
-      names:
-        description: Their names.
+      catalog:
+        description: The models, as in C(tfserving_models_catalog).
         type: list
-        elements: str
+        elements: dict
         required: true
+      keep:
+        description: How many versions of a model stay whose entry does not say it.
+        type: int
+      purge:
+        description: Whether models that have left O(models.catalog) are to go.
+        type: bool
+        default: false
   networks:
     description: Who may talk to the servers. Without it, nobody is asked.
     type: dict
@@ -253,7 +260,8 @@ servers:
     files: {/etc/tensorflow-serving/monitoring.config: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
 models:
   description: What there is of each model, by version, with what its manifest says; the versions that were withdrawn,
-    and why; and the free disk space. M(modelops.tensorflow_serving.saved_models) takes it as O(ignore:host).
+    and why; the free disk space; and whether M(modelops.tensorflow_serving.saved_models_prune) would find something to
+    do. M(modelops.tensorflow_serving.saved_models) takes it as O(ignore:host).
   returned: with O(models)
   type: dict
   sample:
@@ -263,6 +271,7 @@ models:
     withdrawn: {MLP: {}}
     free: {bytes: 53687091200, inodes: 3276800}
     base_access: null
+    prunable: false
 networks:
   description: The networks that may talk to the servers, none where everybody may. What enforces that is V(systemd),
     V(nftables) or V(nobody). And whether the host has rules of nftables by these roles.
@@ -273,6 +282,7 @@ networks:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import CATALOG_OPTIONS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._host.look import look
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
@@ -316,7 +326,9 @@ SERVERS = {
 }
 MODELS = {
     "base_path": {"type": "str", "required": True},
-    "names": {"type": "list", "elements": "str", "required": True},
+    "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
+    "keep": {"type": "int"},
+    "purge": {"type": "bool", "default": False},
 }
 NETWORKS = {"allowed": {"type": "list", "elements": "str", "default": []}, "gateway_enabled": {"type": "bool"}}
 

@@ -9,6 +9,8 @@ where that port is taken. So one look at a port says little: all of its sockets 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,15 @@ from typing import Iterable, Iterator
 PROC = Path("/proc")
 LOOKS = 3  # a server that ends or starts changes what there is between two looks
 LISTEN = "0A"  # in the column st of /proc/net/tcp (proc(5), include/net/tcp_states.h)
+# linux/netlink.h, linux/sock_diag.h
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE, NLMSGHDR_BYTES = (
+    4,
+    20,
+    0x301,
+    2,
+    3,
+    16,
+)
 # The processes of control groups that listened when last looked at. It spares a look at all others of the host.
 _listened: dict[str, list[int]] = {}
 
@@ -116,13 +127,41 @@ def pids() -> list[int]:
 
 
 def _listening_inodes(port: int) -> set[str]:
-    inodes = set()
+    families = (socket.AF_INET, socket.AF_INET6)
+    try:
+        return {inode for family in families for number, inode in _listeners(family) if number == port}
+    except OSError:  # a kernel without sock_diag
+        return {inode for number, inode in _listeners_in_proc() if number == port}
+
+
+def _listeners(family: int) -> Iterator[tuple[int, str]]:
+    """Yield port and inode of each socket that listens. Raises OSError where the kernel does not say it.
+
+    Source: sock_diag(7), linux/inet_diag.h. The kernel makes /proc/net/tcp by going through all connections.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG) as netlink:
+        request = struct.pack("=BBxxI48x", family, socket.IPPROTO_TCP, 1 << int(LISTEN, 16))
+        header = struct.pack("=IHHII", NLMSGHDR_BYTES + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 0, 0)
+        netlink.send(header + request)
+        while True:
+            data = netlink.recv(1 << 16)
+            while data:
+                size, kind = struct.unpack_from("=IH", data)
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    raise OSError("the kernel refuses sock_diag")
+                number = int.from_bytes(data[NLMSGHDR_BYTES + 4 : NLMSGHDR_BYTES + 6], "big")
+                yield number, str(struct.unpack_from("=I", data, NLMSGHDR_BYTES + 68)[0])
+                data = data[(size + 3) & ~3 :]
+
+
+def _listeners_in_proc() -> Iterator[tuple[int, str]]:
     for name in ("tcp", "tcp6"):
         for line in _read(PROC / "net" / name).splitlines()[1:]:
             columns = line.split()
-            if columns[3] == LISTEN and int(columns[1].rpartition(":")[2], 16) == port:
-                inodes.add(columns[9])
-    return inodes
+            if columns[3] == LISTEN:
+                yield int(columns[1].rpartition(":")[2], 16), columns[9]
 
 
 def _sockets(of: Iterable[int], inodes: set[str]) -> Iterator[tuple[int, str]]:

@@ -24,6 +24,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     systemd_version,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import SITE_PATH
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.prune import make_plans
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import Store, observe
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import (
     PROGRAM,
@@ -233,10 +234,12 @@ def _sha256(path: str) -> str:
 
 def model_facts(params: dict[str, Any], problems: list[str]) -> dict[str, Any] | None:
     """Return what there is of models, and the disk space for more; None where nothing may be published there."""
-    base_path, names = params["models"]["base_path"], params["models"]["names"]
+    wanted = params["models"]
+    names = [entry["name"] for entry in wanted["catalog"]]
     try:
-        return look_before_publishing(base_path, names, params["group"], params["adopt"])
-    except (OSError, SavedModelError) as error:
+        facts = look_before_publishing(wanted["base_path"], names, params["group"], params["adopt"])
+        return {**facts, "prunable": any(plan.has_something for plan in make_plans(wanted))}
+    except (OSError, ValueError, SavedModelError) as error:
         problems.append(str(error))
         return None
 

@@ -59,6 +59,11 @@ class PrunePlan:
     leftovers: list[Path] = field(default_factory=list)
     is_purged: bool = False
 
+    @property
+    def has_something(self) -> bool:
+        """Say whether there is something to remove, or to warn of."""
+        return bool(self.versions or self.unmanaged or self.leftovers or self.is_purged)
+
     def left_over(self, removed: list[int]) -> list[str]:
         """Return the names that remain in the model's directory once these versions and the leftovers are gone."""
         folders = self.store.published()
@@ -374,7 +379,7 @@ def make_plans(params: Mapping[str, Any]) -> list[PrunePlan]:
     """Return what may go, model by model. Raises OSError and ValueError."""
     base_path = Path(params["base_path"])
     pending: dict[str, set[int]] = {}
-    for one in params["pending"] or []:
+    for one in params.get("pending") or []:
         pending.setdefault(str(one["model"]), set()).add(int(one["version"]))
     plans = [
         plan_listed(base_path, entry, params["keep"], pending.get(entry["name"], set())) for entry in params["catalog"]

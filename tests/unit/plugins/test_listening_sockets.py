@@ -102,6 +102,19 @@ def test_connections_to_a_port_are_not_taken_for_listeners(shared: socket.socket
         assert holders(connection.getsockname()[1]) == []
 
 
+def test_kernel_without_sock_diag_is_asked_by_proc(
+    shared: socket.socket, two_groups: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise ConnectionRefusedError
+
+    port = shared.getsockname()[1]
+    before = holders(port)
+    monkeypatch.setattr(listening_sockets, "_listeners", refuse)
+    assert holders(port) == before != []
+    check_port(port, two_groups)
+
+
 def test_socket_that_nobody_can_be_seen_to_hold_is_foreign(
     shared: socket.socket, two_groups: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

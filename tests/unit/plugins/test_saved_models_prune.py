@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +63,8 @@ def prune(
 ) -> Prune:
     """Run the module for model MLP, of which one version is kept, on a host with one server that knows no model.
 
-    Its warnings are returned by themselves, as Ansible adds up those of all modules of a process.
+    Its warnings are returned by themselves, as Ansible adds up those of all modules of a process. Whatever it does or
+    says, the look at the host has seen that there is something for it.
     """
     said: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _, text: said.append(text))
@@ -76,8 +78,13 @@ def prune(
             "timeout_seconds": 0,
             "keep": 1,
         }
+        plans = []
+        with suppress(ValueError):
+            plans = module_utils_prune.make_plans({"purge": False, **settings, **arguments})
         said.clear()
-        return {**run_module(saved_models_prune, check, **settings | arguments), "warnings": list(said)}
+        result = {**run_module(saved_models_prune, check, **settings | arguments), "warnings": list(said)}
+        assert any(plan.has_something for plan in plans) or not (result.get("changed") or said)
+        return result
 
     return run
 
