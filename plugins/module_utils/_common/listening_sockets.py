@@ -78,9 +78,10 @@ def check_port(port: int, cgroup: str) -> None:
         foreign = there
         for some in filter(None, (known, pids() if cgroup else [])):
             own = [pid for pid in some if is_in(control_group(pid), cgroup)]
-            foreign = there - {inode for _, inode in _sockets(own, there)}
+            found = list(_sockets(own, there))
+            foreign = there - {inode for _, inode in found}
             if not foreign:
-                _listened[cgroup] = own
+                _listened[cgroup] = [pid for pid, _ in found]
                 return
         strangers = [one for one in _holders(port, foreign) if not is_in(one.cgroup, cgroup)]
         if strangers:  # else a process has ended meanwhile
