@@ -20,14 +20,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     MAX_VERSION,
+    MAX_WARMUP_REQUESTS,
     Files,
     SavedModelError,
     list_files,
     parse_version,
     source_versions,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.warmup_requests import (
-    MAX_RECORDS,
 )
 
 # num_versions is a uint32 (sources/storage_path/file_system_storage_path_source.proto).
@@ -314,8 +312,8 @@ def _read_warmup(entry: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     if not entry.get("sample_requests"):
         raise ValueError("warmup is true, and there are no sample_requests to make the warm-up requests from")
-    if len(entry["sample_requests"]) > MAX_RECORDS:
-        raise ValueError(f"warmup: a server makes {MAX_RECORDS} requests at most; give fewer sample_requests")
+    if len(entry["sample_requests"]) > MAX_WARMUP_REQUESTS:
+        raise ValueError(f"warmup: a server makes {MAX_WARMUP_REQUESTS} requests at most; give fewer sample_requests")
     try:
         # YAML's dates are text, as they are in a request.
         samples: list[dict[str, Any]] = json.loads(json.dumps(read_samples(entry["sample_requests"]), default=str))

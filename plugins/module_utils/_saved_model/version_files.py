@@ -29,6 +29,7 @@ MAX_PATH = 1000  # characters of a file's path in a version
 MAX_ENTRIES = 100_000  # files and directories of one version
 
 _VERSION = re.compile(r"[0-9]+")
+MAX_WARMUP_REQUESTS = 1000  # the server fails at more
 MAX_VERSION = 2**63 - 1  # the server parses a directory's name as a 64-bit integer
 
 

@@ -28,12 +28,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.tensor_types import dtype_name
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    MAX_WARMUP_REQUESTS,
     Files,
     SavedModelError,
 )
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-MAX_RECORDS = 1000  # the server fails at more
 MAX_READ_BYTES = 1 << 26  # of a file that is read; its checksums take some seconds
 
 # Fields of the messages.
@@ -242,8 +242,8 @@ def check_records(content: bytes, signatures: dict[str, Any]) -> None:
         record = content[start : start + length]
         if _checksum(record) != content[start + length : position]:
             raise ValueError(f"the checksum of record {number} is wrong")
-        if number > MAX_RECORDS:
-            raise ValueError(f"it has more than {MAX_RECORDS} records, at which the server fails")
+        if number > MAX_WARMUP_REQUESTS:
+            raise ValueError(f"it has more than {MAX_WARMUP_REQUESTS} records, at which the server fails")
         try:
             _check_log(WireReader.of(record), signatures)
         except WireError as error:
