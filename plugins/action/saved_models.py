@@ -81,6 +81,7 @@ class ActionModule(ActionBase):
             models = self._read_catalog()
             target = self._target(task_vars or {})
             host, plan = self._look_and_plan(models, target)
+            self._warn_of_foreign(plan, target)
             pusher = Pusher(target, host, plan.prunable_bytes)
             if plan.may_exceed(host):
                 pusher.check_space(plan.pushed)
@@ -125,11 +126,11 @@ class ActionModule(ActionBase):
         names = [model.name for model in models]
         if self._args["host"] and set(names) <= self._args["host"]["models"].keys():
             host = HostState.of(self._args["host"])
-            plan = self._plan(models, host, target)
+            plan = self._plan(models, host)
             if self._task.check_mode or not plan.has_changes(host):
                 return host, plan
         host = HostState.of(self._look(target, names))
-        return host, self._plan(models, host, target)
+        return host, self._plan(models, host)
 
     def _look(self, target: Target, names: list[str]) -> Any:
         return target.program.call(
@@ -140,7 +141,7 @@ class ActionModule(ActionBase):
             adopt=self._args["adopt"],
         )
 
-    def _plan(self, models: list[Model], host: HostState, target: Target) -> PublishingPlan:
+    def _plan(self, models: list[Model], host: HostState) -> PublishingPlan:
         """Return what the host lacks, and show the warnings about it. Raises CatalogError for what forbids it."""
         plan = plan_publishing(
             models,
@@ -153,12 +154,14 @@ class ActionModule(ActionBase):
             self._display.warning(note)
         if plan.problems:
             raise CatalogError(plan.problems)
+        return plan
+
+    def _warn_of_foreign(self, plan: PublishingPlan, target: Target) -> None:
         if plan.foreign:
             asked = [[one.model.name, one.version] for one in plan.foreign]
             digests = target.program.call(digests_of, base_path=target.base_path, versions=asked)
             for note in foreign_notes(plan.foreign, digests, model_sources):
                 self._display.warning(note)
-        return plan
 
     def _result(self, host: HostState, plan: PublishingPlan, published: list[PublishedVersion]) -> dict[str, Any]:
         result: dict[str, Any] = {

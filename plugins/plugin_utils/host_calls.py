@@ -29,7 +29,8 @@ PACKAGE = received_call.__name__.rsplit(".", 2)[0]
 # Reads everything before it begins, from standard input or the file that is its argument. There are no single quotes in
 # it, which shells would have to have quoted again.
 START = (
-    'import json,sys,zlib;p=json.loads(zlib.decompress(open((*sys.argv[1:],0)[0],"rb").read()));n={};'
+    'import json,sys,zlib;f=open(sys.argv[1],"rb") if sys.argv[1:] else sys.stdin.buffer;'
+    "p=json.loads(zlib.decompress(f.read()));n={};"
     f'exec(p["sources"]["{received_call.__name__}"],n);n["run"](p)'
 )
 

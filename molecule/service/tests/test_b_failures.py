@@ -147,7 +147,8 @@ FAILURES = [refused_version, refused_model, refused_sample, wrong_tag, socket_th
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
-def test_what_served_serves_again_after_a_failed_run_a_restart_and_a_reboot(play, host, served, tmp_path, failure):
+def test_what_served_serves_again_after_a_failed_run_and_a_restart(play, host, served, tmp_path, failure):
+    """A failure of each kind is rebooted after, too."""
     served()
     config = host.file("/etc/tensorflow-serving/models.config").content_string
     case = Case(tmp_path)

@@ -81,7 +81,7 @@ def check_port(port: int, cgroup: str) -> None:
             found = list(_sockets(own, there))
             foreign = there - {inode for _, inode in found}
             if not foreign:
-                _listened[cgroup] = [pid for pid, _ in found]
+                _listened[cgroup] = sorted({pid for pid, _ in found})
                 return
         strangers = [one for one in _holders(port, foreign) if not is_in(one.cgroup, cgroup)]
         if strangers:  # else a process has ended meanwhile
@@ -148,10 +148,12 @@ def _listeners(family: int) -> Iterator[tuple[int, str]]:
             data = netlink.recv(1 << 16)
             while data:
                 size, kind = struct.unpack_from("=IH", data)
+                # Either may have an error number, less than 0. That of the end is missing in old kernels.
+                error = struct.unpack_from("=i", data, NLMSGHDR_BYTES)[0] if size > NLMSGHDR_BYTES else 0
+                if kind == NLMSG_ERROR or (kind == NLMSG_DONE and error < 0):
+                    raise OSError(-error, "the kernel refuses sock_diag")
                 if kind == NLMSG_DONE:
                     return
-                if kind == NLMSG_ERROR:
-                    raise OSError("the kernel refuses sock_diag")
                 number = int.from_bytes(data[NLMSGHDR_BYTES + 4 : NLMSGHDR_BYTES + 6], "big")
                 yield number, str(struct.unpack_from("=I", data, NLMSGHDR_BYTES + 68)[0])
                 data = data[(size + 3) & ~3 :]

@@ -1,6 +1,6 @@
 # Copyright: the modelops.tensorflow_serving authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs on a host what its controller sends over standard input; plugin_utils/host_calls.py is the other side.
+"""Runs on a host what its controller sends; plugin_utils/host_calls.py is the other side.
 
 It is the first of what is sent, and imports nothing of the collection.
 """

@@ -238,10 +238,14 @@ def model_facts(params: dict[str, Any], problems: list[str]) -> dict[str, Any] |
     names = [entry["name"] for entry in wanted["catalog"]]
     try:
         facts = look_before_publishing(wanted["base_path"], names, params["group"], params["adopt"])
-        return {**facts, "prunable": any(plan.has_something for plan in make_plans(wanted))}
-    except (OSError, ValueError, SavedModelError) as error:
+    except (OSError, SavedModelError) as error:
         problems.append(str(error))
         return None
+    try:
+        is_prunable = any(plan.has_something for plan in make_plans(wanted))
+    except (OSError, ValueError):  # as where another run removes a model: prune itself says what is wrong
+        is_prunable = True
+    return {**facts, "prunable": is_prunable}
 
 
 def network_facts(module: AnsibleModule, wanted: dict[str, Any], problems: list[str]) -> dict[str, Any]:

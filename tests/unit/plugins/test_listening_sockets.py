@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,15 +104,39 @@ def test_connections_to_a_port_are_not_taken_for_listeners(shared: socket.socket
         assert holders(connection.getsockname()[1]) == []
 
 
+def test_two_sockets_of_one_process_are_remembered_once(shared: socket.socket, two_groups: str) -> None:
+    with socket.socket() as twin:
+        twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        twin.bind(shared.getsockname())
+        twin.listen()
+        for _ in range(3):
+            check_port(shared.getsockname()[1], two_groups)
+    assert listening_sockets._listened[two_groups] == [os.getpid()]
+
+
+@pytest.mark.parametrize("kind", [2, 3], ids=["error", "end with an error"])
 def test_kernel_without_sock_diag_is_asked_by_proc(
-    shared: socket.socket, two_groups: str, monkeypatch: pytest.MonkeyPatch
+    shared: socket.socket, two_groups: str, monkeypatch: pytest.MonkeyPatch, kind: int
 ) -> None:
-    def refuse(_: int) -> None:
-        raise ConnectionRefusedError
+    class Netlink:
+        def __init__(self, *_: int) -> None:
+            self.sent = b""
+
+        def __enter__(self) -> Netlink:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def send(self, request: bytes) -> None:
+            self.sent = request
+
+        def recv(self, _: int) -> bytes:
+            return struct.pack("=IHHIIi", 20, kind, 0, 0, 0, -errno.ENOENT)
 
     port = shared.getsockname()[1]
     before = holders(port)
-    monkeypatch.setattr(listening_sockets, "_listeners", refuse)
+    monkeypatch.setattr(listening_sockets.socket, "socket", Netlink)
     assert holders(port) == before != []
     check_port(port, two_groups)
 
