@@ -282,7 +282,6 @@ networks:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import CATALOG_OPTIONS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._host.look import look
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
@@ -326,7 +325,7 @@ SERVERS = {
 }
 MODELS = {
     "base_path": {"type": "str", "required": True},
-    "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
+    "catalog": {"type": "list", "elements": "dict", "required": True},
     "keep": {"type": "int"},
     "purge": {"type": "bool", "default": False},
 }
