@@ -243,7 +243,7 @@ def model_facts(params: dict[str, Any], problems: list[str]) -> dict[str, Any] |
         return None
     try:
         is_prunable = any(plan.has_something for plan in make_plans(wanted))
-    except (OSError, ValueError):  # as where another run removes a model: prune itself says what is wrong
+    except (OSError, TypeError, ValueError):  # as where another run removes a model: prune itself says what is wrong
         is_prunable = True
     return {**facts, "prunable": is_prunable}
 
