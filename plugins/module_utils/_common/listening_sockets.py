@@ -20,14 +20,11 @@ PROC = Path("/proc")
 LOOKS = 3  # a server that ends or starts changes what there is between two looks
 LISTEN = "0A"  # in the column st of /proc/net/tcp (proc(5), include/net/tcp_states.h)
 # linux/netlink.h, linux/sock_diag.h
-NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE, NLMSGHDR_BYTES = (
-    4,
-    20,
-    0x301,
-    2,
-    3,
-    16,
-)
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST_DUMP = 0x301
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSGHDR_BYTES = 16
 # The processes of control groups that listened when last looked at. It spares a look at all others of the host.
 _listened: dict[str, list[int]] = {}
 

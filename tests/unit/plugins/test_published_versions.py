@@ -48,6 +48,6 @@ def test_base_path_of_unknown_owners_is_described_by_numbers(tmp_path: Path) -> 
 
 def test_base_path_that_is_missing_has_the_space_of_what_it_will_lie_on(tmp_path: Path) -> None:
     result = look(tmp_path / "not" / "yet", "MLP")
-    assert result["models"] == {"MLP": {}}
+    assert (result["base_access"], result["models"]) == ("", {"MLP": {}})
     free = os.statvfs(tmp_path)
     assert result["free"]["bytes"] == pytest.approx(free.f_bavail * free.f_frsize, rel=0.1)
