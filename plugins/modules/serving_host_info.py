@@ -44,10 +44,66 @@ options:
     description: Whether to take these directories where they hold files and were not made by the roles.
     type: bool
     default: false
-  apt_uri:
-    description: The repository, where only its host can tell it from others. Then nothing else may come from there.
-    type: str
-    default: ""
+  apt:
+    description: The repository that the package comes from. Without it, nobody looks for it.
+    type: dict
+    suboptions:
+      shared_origin:
+        description: Its URI, where only its host can tell it from others. Then nothing else may come from there.
+        type: str
+        default: ""
+      key:
+        description: Its signing key, as M(modelops.tensorflow_serving.apt_signing_key) takes it.
+        type: dict
+        required: true
+        suboptions:
+          path:
+            description: The keyring.
+            type: path
+            required: true
+          fingerprint:
+            description: The key's fingerprint.
+            type: str
+            required: true
+          content:
+            description: The key itself, where it needs no download.
+            type: str
+          renew_before_days:
+            description: How many days before its expiry a copy is due for renewal.
+            type: int
+            required: true
+      source:
+        description: The source, as M(modelops.tensorflow_serving.apt_source) takes it.
+        type: dict
+        required: true
+        suboptions:
+          name:
+            description: Base name of the files.
+            type: str
+            required: true
+          source:
+            description: The source.
+            type: str
+            required: true
+          pin:
+            description: The pin.
+            type: str
+            required: true
+          proxy:
+            description: Address of a proxy.
+            type: str
+            default: ""
+          netrc:
+            description: User and password of the proxy.
+            type: str
+            default: ""
+          replaces:
+            description: A repository that this one is a mirror of.
+            type: dict
+          fingerprint:
+            description: Fingerprint of the key.
+            type: str
+            required: true
   package:
     description: Which package there should be. Without it, the package is not looked at.
     type: dict
@@ -215,6 +271,12 @@ account:
   returned: success
   type: dict
   sample: {is_ready: true}
+apt:
+  description: Whether the signing key and the source are as they should be, so that there is nothing to look for, to
+    change and to warn of.
+  returned: with O(apt)
+  type: dict
+  sample: {key_up_to_date: true, source_up_to_date: true}
 package:
   description: The packages that are installed, the one that should be, and whether that differs. C(pending) is a change
     of package that is not over, of this run or of one that was killed. RV(package.wanted) is none where apt's lists, or
@@ -285,6 +347,33 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._host.look import look
 
 PLACEMENT = {"memory_high": {"type": "str"}, "memory_max": {"type": "str"}, "cpus": {"type": "str"}}
+APT = {
+    "shared_origin": {"type": "str", "default": ""},
+    "key": {
+        "type": "dict",
+        "required": True,
+        "no_log": False,
+        "options": {
+            "path": {"type": "path", "required": True},
+            "fingerprint": {"type": "str", "required": True, "no_log": False},
+            "content": {"type": "str"},
+            "renew_before_days": {"type": "int", "required": True},
+        },
+    },
+    "source": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "source": {"type": "str", "required": True},
+            "pin": {"type": "str", "required": True},
+            "proxy": {"type": "str", "default": ""},
+            "netrc": {"type": "str", "default": "", "no_log": True},
+            "replaces": {"type": "dict"},
+            "fingerprint": {"type": "str", "required": True, "no_log": False},
+        },
+    },
+}
 PACKAGE = {
     "variant": {"type": "str", "choices": ["auto", "optimized", "universal"], "default": "auto"},
     "version": {"type": "str", "default": ""},
@@ -341,7 +430,7 @@ def main() -> None:
             "config_path": {"type": "path", "required": True},
             "data_path": {"type": "path", "required": True},
             "adopt": {"type": "bool", "default": False},
-            "apt_uri": {"type": "str", "default": ""},
+            "apt": {"type": "dict", "options": APT},
             "package": {"type": "dict", "options": PACKAGE},
             "servers": {"type": "dict", "options": SERVERS},
             "models": {"type": "dict", "options": MODELS},

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,25 @@ def published_key(given: dict[str, Any], pinned: str, is_needed: bool) -> Signin
         data = download(given["url"], given["proxy"], given["no_proxy"], given["timeout_seconds"])
         return single_key(data, pinned, what)
     return None
+
+
+def is_up_to_date(given: dict[str, Any], now: datetime) -> bool:
+    """Say whether there is nothing for apt_signing_key to look for, to change, and to warn of.
+
+    given has path, fingerprint, renew_before_days, and content where the key needs no download.
+    """
+    path = Path(given["path"])
+    try:
+        pinned = normalise_fingerprint(given["fingerprint"])
+        copy = read_keyring(path, pinned)
+        status = path.stat()
+        if copy is None or is_due(copy, given["renew_before_days"], now):
+            return False
+        if given["content"] is not None and dearmor(key_material(given["content"])) != copy.packets:
+            return False
+    except (OSError, OpenPGPError):
+        return False
+    return (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (KEYRING_MODE, 0, 0)
 
 
 def store(module: AnsibleModule) -> dict[str, Any]:

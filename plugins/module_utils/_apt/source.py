@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -69,11 +69,11 @@ class SourceError(Exception):
 
 
 class Source:
-    """One apt source with its pin and its proxy; module's parameters are those of apt_source."""
+    """One apt source with its pin and its proxy; given are the parameters of apt_source."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, given: dict[str, Any]) -> None:
         self.module = module
-        self.given = module.params
+        self.given = given
         self.root = Path(self.given["root"])
         self.etc_apt = self.root / "etc/apt"
         name = self.given["name"]
@@ -128,6 +128,31 @@ class Source:
             return {}
         host = re.sub(r":\d+$", "", self.host)
         return {f"Acquire::{scheme}::Proxy::{host}": self.given["proxy"] for scheme in ("http", "https")}
+
+    def pending(self, warn: Callable[[str], None]) -> tuple[list[File], list[LegacyChange]]:
+        """Return the files that are not as they have to be, and what older installations have left.
+
+        Raises SourceError where somebody else's source stands in the way.
+        """
+        self.read()
+        conflicts = conflicting_sources(self.etc_apt, self.repository, self.path, self.keyring)
+        if conflicts:
+            raise SourceError(
+                f"{', '.join(map(str, conflicts))} names the same repository with another key or with none, and with "
+                "two such sources apt refuses to run. Nothing was changed. Remove that entry and rerun the playbook",
+                reason="conflict",
+            )
+        legacy = legacy_changes(self.etc_apt, self.replaced, self.fingerprints, warn)
+        return [file for file in self.files() if not file.is_right()], legacy
+
+    def is_up_to_date(self) -> bool:
+        """Say whether there is nothing for apt_source to change, and nothing to warn of."""
+        warnings: list[str] = []
+        try:
+            files, legacy = self.pending(warnings.append)
+        except (SourceError, OSError):
+            return False
+        return not (files or legacy or warnings) and self.lists_are_there()
 
     # What apt says
 
@@ -237,21 +262,11 @@ def shadow(path: Path, files: list[File], directory: Path) -> Path:
 
 def present(source: Source) -> dict[str, Any]:
     """Have the source, and nothing that stands in its way. Returns the module's results. Raises SourceError."""
-    source.read()
-    conflicts = conflicting_sources(source.etc_apt, source.repository, source.path, source.keyring)
-    if conflicts:
-        raise SourceError(
-            f"{', '.join(map(str, conflicts))} names the same repository with another key or with none, and with two "
-            "such sources apt refuses to run. Nothing was changed. Remove that entry and rerun the playbook",
-            reason="conflict",
-        )
-    legacy = legacy_changes(source.etc_apt, source.replaced, source.fingerprints, source.module.warn)
-    wanted = source.files()
-    files = [file for file in wanted if not file.is_right()]
+    files, legacy = source.pending(source.module.warn)
     diff = [*(file.diff() for file in files), *map(legacy_diff, legacy)]
     stale = bool(files or legacy or source.given["key_changed"]) or not source.lists_are_there()
     if stale and not source.module.check_mode:
-        trouble = source.try_out(wanted) if files else ""
+        trouble = source.try_out(source.files()) if files else ""
         if trouble:
             raise source.unusable(trouble)
         source.apply(files, legacy)
@@ -280,7 +295,7 @@ def legacy_diff(change: LegacyChange) -> dict[str, str]:
 
 def ensure(module: AnsibleModule) -> dict[str, Any]:
     """Let the source be as the module's parameters say. Returns the module's results. Raises SourceError."""
-    source = Source(module)
+    source = Source(module, module.params)
     try:
         return present(source) if module.params["state"] == "present" else absent(source)
     except OSError as error:

@@ -13,11 +13,14 @@ import pwd
 import re
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt import signing_key
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.source import Source
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import file_sha256
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
     UNIT_PATH,
@@ -88,8 +91,8 @@ def look(module: AnsibleModule, params: dict[str, Any]) -> tuple[dict[str, Any],
         "platform": platform_facts(params["name"], problems),
         "account": account_facts(params, problems),
     }
-    if params["apt_uri"]:
-        others_of_origin(module, params["apt_uri"], problems)
+    if params["apt"]:
+        facts["apt"] = apt_facts(module, params["apt"], problems)
     if params["package"]:
         facts["package"] = package_facts(module, params["name"], params["data_path"], params["package"], problems)
     if params["servers"]:
@@ -139,6 +142,16 @@ def _has_account(user: str, group: str) -> bool:
         )
     except KeyError:
         return False
+
+
+def apt_facts(module: AnsibleModule, wanted: dict[str, Any], problems: list[str]) -> dict[str, bool]:
+    """Return whether the signing key and the source are as they should be."""
+    if wanted["shared_origin"]:
+        others_of_origin(module, wanted["shared_origin"], problems)
+    return {
+        "key_up_to_date": signing_key.is_up_to_date(wanted["key"], datetime.now(timezone.utc)),
+        "source_up_to_date": Source(module, {"state": "present", "root": "/", **wanted["source"]}).is_up_to_date(),
+    }
 
 
 def others_of_origin(module: AnsibleModule, uri: str, problems: list[str]) -> None:

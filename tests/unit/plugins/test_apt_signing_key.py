@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from openpgp_packets import USER_ID, armour, old_packet
 from signing_key_files import BODY, OTHER, OTHER_FINGERPRINT, PINNED, signing_key
 from stub_http import StubServer, unused_port
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._apt.signing_key import is_up_to_date
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.http_client import MAX_BYTES
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import apt_signing_key
 
@@ -53,6 +55,21 @@ def store(serving: StubServer, keyring: Path, run_module: Callable[..., dict[str
         return run_module(apt_signing_key, **(given | arguments))
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the look that precedes the module finds the key up to date, the module has nothing to do."""
+    ensure = apt_signing_key.store
+
+    def look_and_store(module: Any) -> dict[str, Any]:
+        up_to_date = is_up_to_date(module.params, datetime.now(timezone.utc))
+        result = ensure(module)
+        has_found_nothing = not result["changed"] and not result["due"] and result["published"] in (None, result["key"])
+        assert up_to_date == has_found_nothing
+        return result
+
+    monkeypatch.setattr(apt_signing_key, "store", look_and_store)
 
 
 # What is written

@@ -154,6 +154,30 @@ def host(place: Path, run_module: Callable[..., Result], owners: dict[str, Owner
     return Host(place / "host", run_module, owners["pinned"], serving.url)
 
 
+@pytest.fixture(autouse=True)
+def look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the module is asked, the look that precedes it says whether it will find something to do."""
+    ensure = apt_source.ensure
+
+    def look_and_ensure(module: Any) -> Result:
+        if module.params["state"] == "absent":
+            return ensure(module)
+        up_to_date = source.Source(module, module.params).is_up_to_date()
+        told: list[str] = []
+        monkeypatch.setattr(module, "warn", told.append)
+        try:
+            result = ensure(module)
+        except source.SourceError:
+            assert not up_to_date or module.params["key_changed"]
+            raise
+        for text in told:
+            apt_source.AnsibleModule.warn(module, text)
+        assert up_to_date == (not result["changed"] and not told) or module.params["key_changed"]
+        return result
+
+    monkeypatch.setattr(apt_source, "ensure", look_and_ensure)
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the module starts, with its environment."""
