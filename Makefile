@@ -11,8 +11,6 @@ PYTHON_SOURCES := plugins roles examples tests molecule bench
 SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
 # The longest come first, so that the others fit in beside them.
 LONGEST := service upgrade
-# It looks at what becomes of requests that are open at one moment: nothing else runs beside it.
-ALONE := gateway
 # What each part of `make test` printed; the names of what failed are printed once more at its end.
 LOGS := .lab/logs
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
@@ -40,13 +38,12 @@ upstream:
 status: .venv/installed ## Print what the lab's hosts serve
 	ansible-playbook -i inventories/lab playbooks/status.yml
 
-test: lint lab-packages models ## Check everything that this project promises
+test: ## Check everything that this project promises
+	$(MAKE) --jobs=2 --output-sync=line lint lab-packages models
 	rm -rf $(LOGS)
-	failed=
-	run() { $(MAKE) --keep-going "$$@" || failed=yes; }
-	run --jobs=2 --output-sync=line $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST) $(ALONE),$(SCENARIOS))) unit e2e
-	run $(addprefix molecule-,$(ALONE))
-	[ -z "$$failed" ] || { grep -aPh -A15 '^(\e\[[0-9;]*m)*(FAILED|ERROR)\b|fatal: ' $(LOGS)/*; exit 1; }
+	$(MAKE) --keep-going --jobs=2 --output-sync=line \
+	  $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST),$(SCENARIOS))) unit e2e || {
+	  grep -aPh -A15 '^(\e\[[0-9;]*m)*(FAILED|ERROR)\b|fatal: ' $(LOGS)/*; exit 1; }
 
 lint: .venv/installed ## Run the linters and type checkers
 	yamllint --strict -c .config/yamllint.yml .

@@ -406,7 +406,7 @@ def main_pid(host) -> str:
 class Stream:
     """Clients that send one long request after the other, and write down when each began and what came back."""
 
-    def __init__(self, gateway: Gateway, body: Path, threads: int = 2) -> None:
+    def __init__(self, gateway: Gateway, body: Path, threads: int = 4) -> None:
         self.answers: list[tuple[float, float, int, str]] = []
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(gateway, body)) for _ in range(threads)]

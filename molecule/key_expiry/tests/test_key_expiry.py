@@ -13,6 +13,7 @@ HOSTS = ("debian12", "debian13a", "debian13b")
 KEYRING = "/etc/apt/keyrings/tensorflow-serving.gpg"
 KEY_STATUS = str(PROJECT / "playbooks/key_status.yml")
 KEY = "tensorflow-serving.release.pub.gpg"
+APT = "--tags=apt"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_table_says_that_it_is_due_and_the_exit_code_too(play, aged):
 
 def test_newer_key_of_the_same_fingerprint_replaces_it(play, aged, aged_key, key_requests):
     aged.publish_key(aged_key.valid)
-    played = play(SERVING, "--diff", variables=aged.variables())
+    played = play(SERVING, APT, "--diff", variables=aged.variables())
     assert not played.failed, played.text
     assert key_requests() == 1
     assert {name: counts["changed"] for name, counts in played.recap.items()} == dict.fromkeys(HOSTS, 2)
@@ -87,7 +88,7 @@ def test_newer_key_of_the_same_fingerprint_replaces_it(play, aged, aged_key, key
 def test_unexpired_key_is_not_asked_for_again(play, aged, aged_key, key_requests, fetch):
     aged.publish_key(aged_key.renewed)
     variables = {**aged.variables(), "tfserving_apt_key_fetch": fetch}
-    played = play(SERVING, "--limit=debian12", variables=variables)
+    played = play(SERVING, APT, "--limit=debian12", variables=variables)
     assert not played.failed, played.text
     assert played.changed() == 0
     assert key_requests() == 0
@@ -107,7 +108,7 @@ def test_apt_itself_refuses_an_expired_key(aged, aged_key, on):
 def test_host_asks_for_the_key_itself_where_it_is_told_to(play, aged, aged_key, web_log, on):
     mark = web_log.mark()
     variables = {**aged.variables(), "tfserving_apt_key_fetch": "host", "tfserving_apt_key": f"{aged.url()}/{KEY}"}
-    played = play(SERVING, "--limit=debian12,debian13a", variables=variables)
+    played = play(SERVING, APT, "--limit=debian12,debian13a", variables=variables)
     assert not played.failed, played.text
     asked = [line.split()[0] for line in web_log.lines_since(mark) if KEY in line]
     assert sorted(asked) == sorted(
@@ -121,7 +122,7 @@ def test_impostor_is_refused_with_both_fingerprints(play, aged, aged_key, on, se
     aged.publish_key(aged_key.impostor.public())
     put_key(on("debian12"), aged_key.expired)
     before = keyring(on("debian12"))
-    played = play(SERVING, "--limit=debian12", variables=aged.variables())
+    played = play(SERVING, APT, "--limit=debian12", variables=aged.variables())
     assert played.failed
     impostor = aged_key.impostor.fingerprint
     assert f"has fingerprint {impostor}, pinned is {aged_key.fingerprint}" in played.words
@@ -134,7 +135,7 @@ def test_impostor_is_refused_with_both_fingerprints(play, aged, aged_key, on, se
 def test_download_that_fails_does_not_matter_while_the_copy_is_good(play, aged, aged_key, on):
     put_key(on("debian12"), aged_key.expiring)
     variables = {**aged.variables(), "tfserving_apt_key": f"{aged.key_url}.gone"}
-    played = play(SERVING, "--limit=debian12", variables=variables)
+    played = play(SERVING, APT, "--limit=debian12", variables=variables)
     assert not played.failed, played.text
     assert played.changed() == 0
     assert "The key on the host is due for renewal, and cannot get" in played.words
@@ -235,7 +236,7 @@ def test_key_is_given_by_hand_where_nothing_can_be_downloaded(
         variables["tfserving_apt_key"] = str(tmp_path / "key.asc")
     else:
         variables["tfserving_apt_key"] = aged_key.renewed
-    played = play(SERVING, "--limit=debian13a", variables=variables)
+    played = play(SERVING, APT, "--limit=debian13a", variables=variables)
     assert not played.failed, played.text
     assert key_requests() == 0
     stored = on("debian13a").file(KEYRING)
@@ -251,10 +252,10 @@ def test_what_apt_key_left_is_removed(expired, play, aged, aged_key, on):
     host.check_output("cp %s /etc/apt/trusted.gpg.d/tensorflow-serving.gpg", KEYRING)
     trusted_by_debian = host.check_output("sha256sum /etc/apt/trusted.gpg.d/debian*")
     assert "configured multiple times" in host.run("apt-get update").stderr
-    played = play(SERVING, "--limit=debian13a", "--check", variables=aged.variables())
+    played = play(SERVING, APT, "--limit=debian13a", "--check", variables=aged.variables())
     assert played.changed() == 1
     assert host.file("/etc/apt/trusted.gpg").exists
-    played = play(SERVING, "--limit=debian13a", variables=aged.variables())
+    played = play(SERVING, APT, "--limit=debian13a", variables=aged.variables())
     assert not played.failed, played.text
     for path in ("sources.list.d/tensorflow-serving.list", "trusted.gpg.d/tensorflow-serving.gpg"):
         assert not host.file(f"/etc/apt/{path}").exists
@@ -263,7 +264,7 @@ def test_what_apt_key_left_is_removed(expired, play, aged, aged_key, on):
     assert host.check_output("sha256sum /etc/apt/trusted.gpg.d/debian*") == trusted_by_debian
     host.check_output("apt-get update -o APT::Update::Error-Mode=any")
     assert candidate(host, "tensorflow-model-server") == "2.19.1"
-    assert play(SERVING, "--limit=debian13a", variables=aged.variables()).changed() == 0
+    assert play(SERVING, APT, "--limit=debian13a", variables=aged.variables()).changed() == 0
 
 
 def test_repository_can_supply_nothing_but_the_server(aged, on):
