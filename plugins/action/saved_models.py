@@ -60,6 +60,7 @@ ARGUMENT_SPEC = {
     "group": {"type": "str", "required": True},
     "adopt": {"type": "bool", "default": False},
     "keep": {"type": "int"},
+    "state": {"type": "str", "choices": ["published", "distributed"], "default": "published"},
     "retry_withdrawn": {"type": "bool", "default": False},
     "per_model_batching": {"type": "bool", "default": False},
     "host": {"type": "dict"},
@@ -90,7 +91,12 @@ class ActionModule(ActionBase):
             if is_changed and not self._task.check_mode:
                 fetching = {**{name: self._args[name] for name in FETCH_SPEC}, "no_proxy": self._args["no_proxy"] or []}
                 published = carry_out(
-                    plan, target, pusher, fetching, per_model_batching=self._args["per_model_batching"]
+                    plan,
+                    target,
+                    pusher,
+                    fetching,
+                    per_model_batching=self._args["per_model_batching"],
+                    distribute=self._args["state"] == "distributed",
                 )
         except (CatalogError, SavedModelError, OSError) as error:
             raise AnsibleActionFail(str(error)) from error
@@ -149,6 +155,7 @@ class ActionModule(ActionBase):
             model_sources,
             retry_withdrawn=self._args["retry_withdrawn"],
             per_model_batching=self._args["per_model_batching"],
+            distribute=self._args["state"] == "distributed",
         )
         for note in plan.notes:
             self._display.warning(note)
@@ -172,7 +179,7 @@ class ActionModule(ActionBase):
             told = " ".join(map(withdrawn_text, plan.withdrawn))
             result["ansible_stats"] = {"data": {"withdrawn": told}, "per_host": True, "aggregate": False}
         if self._task.diff:
-            result["diff"] = [versions_diff(host, published)]
+            result["diff"] = [versions_diff(host, published, self._args["state"])]
             if host.base_access is not None:
                 result["diff"].append(access_diff(self._args["base_path"], host.base_access, self._args["group"]))
             result["diff"] += signatures_diffs(host, published)

@@ -47,6 +47,14 @@ options:
   keep:
     description: The O(catalog[].keep) of entries that have none.
     type: int
+  state:
+    description:
+      - V(published) has the versions in their places.
+      - V(distributed) has what is missing on the host, complete and checked, under names that no server parses, and
+        publishes nothing. A later V(published) then only renames it.
+    type: str
+    choices: [published, distributed]
+    default: published
   retry_withdrawn:
     description: Whether to publish versions again that were withdrawn.
     type: bool
@@ -121,8 +129,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 published:
-  description: The versions that were published, or would be in check mode, with their sizes in bytes. The size of
-    what a host would fetch is V(null).
+  description: The versions that were published or distributed, or would be in check mode, with their sizes in bytes.
+    The size of what a host would fetch is V(null).
   returned: success
   type: list
   elements: dict

@@ -50,8 +50,10 @@ def pull_version(
     warmup: list[dict[str, Any]],
     is_archive: bool,
     request: dict[str, Any],
+    distribute: bool,
+    asked: str,
 ) -> dict[str, Any] | None:
-    """Fetch a version, and once more where the whole has another digest than it should, and publish it.
+    """Fetch a version, and once more where the whole has another digest than it should, and publish or distribute it.
 
     contract is the signatures that the model has to have, warmup the samples of its warm-up requests; request has the
     fields of Request, less the directories. Returns bytes, signatures, warnings and has_batching_file of the version,
@@ -64,21 +66,23 @@ def pull_version(
     if staged["is_published"]:
         return None
     incoming = Path(staged["target"]) if is_rsync else None
-    asked = Request(**request, staging=Path(staged["staging"]), incoming=incoming, basis=Path(staged["basis"]))
+    fetching = Request(**request, staging=Path(staged["staging"]), incoming=incoming, basis=Path(staged["basis"]))
     store, group_id = ModelStore(Path(base_path, model)), id_of(group)
     # What a run that was killed has added is not the source's.
-    (asked.staging / WARMUP_FILE).unlink(missing_ok=True)
+    (fetching.staging / WARMUP_FILE).unlink(missing_ok=True)
     for _ in range(ATTEMPTS):
-        received = fetch(asked)
+        received = fetch(fetching)
         with store.alone(version):
             files = examine(store, version, group_id, {})
             digest = tree_digest(files)
             # The digest of an archive was checked before it was unpacked.
-            if is_archive or digest == asked.digest:
-                inspection = check_saved_model(asked.staging, contract)
+            if is_archive or digest == fetching.digest:
+                inspection = check_saved_model(fetching.staging, contract)
                 signatures = inspection.signatures
-                extra = {"source_digest": asked.digest if is_archive else None, "signatures": signatures}
-                release(store, version, files, group_id, extra, warmup_files(model, warmup, files, signatures))
+                source_digest = fetching.digest if is_archive else None
+                extra = {"source_digest": source_digest, "signatures": signatures, "asked": asked}
+                generated = warmup_files(model, warmup, files, signatures)
+                release(store, version, files, group_id, extra, generated, distribute=distribute)
                 return {
                     "bytes": total_bytes(files),
                     "signatures": signatures,
@@ -86,7 +90,7 @@ def pull_version(
                     "has_batching_file": BATCHING_FILE in files,
                 }
     raise SavedModelError(
-        f"{asked.hide(asked.url)} has digest {digest}, and `digests` of model {model} says {asked.digest} for version "
-        f"{version}; nothing was published. The module saved_model_info prints the digest of a SavedModel where it was "
-        "exported"
+        f"{fetching.hide(fetching.url)} has digest {digest}, and `digests` of model {model} says {fetching.digest} for "
+        f"version {version}; nothing was published. The module saved_model_info prints the digest of a SavedModel "
+        "where it was exported"
     )

@@ -87,8 +87,9 @@ def publish_version(
     deltas: Deltas,
     extra: dict[str, Any],
     generated: dict[str, str],
+    distribute: bool,
 ) -> dict[str, str]:
-    """Publish what has arrived of a version in the model's directory path, where it is what digest says.
+    """Publish or distribute what has arrived of a version in the model's directory path, where it is what digest says.
 
     uid is who received it; where that is not root, received has the sizes of the files by name, and root copies these.
     digest is that of tree_digest: thousands of files need not be told one by one. shared and generated are those of
@@ -104,7 +105,7 @@ def publish_version(
         files = examine(store, version, group_id, shared, copied)
         if tree_digest(files) != digest:
             return {name: facts["sha256"] for name, facts in files.items()}
-        release(store, version, files, group_id, extra, generated)
+        release(store, version, files, group_id, extra, generated, distribute=distribute)
     return {}
 
 

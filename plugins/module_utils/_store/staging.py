@@ -168,28 +168,60 @@ def release(
     group_id: int,
     extra: dict[str, Any],
     generated: dict[str, str],
+    *,
+    distribute: bool = False,
 ) -> None:
     """Let a staging directory that was examined appear as its version; extra goes to its manifest.
 
-    generated has the base64 of files that are added, by name: in the manifest they stand apart, so that the digest of
-    the whole stays that of the source.
+    With distribute it gets a name that no server parses, and publish_distributed publishes it later. generated has the
+    base64 of files that are added, by name: in the manifest they stand apart, so that the digest of the whole stays
+    that of the source.
     """
-    staging, published = store.staging(version), store.version(version)
+    staging = store.staging(version)
+    store.distributed_manifest(version).unlink(missing_ok=True)
+    remove_tree(store.distributed(version))
     added = {name: _add(staging / name, b64decode(content), group_id) for name, content in generated.items()}
     for folder in reversed(_folders(staging)):
         os.chown(folder, 0, group_id)
         folder.chmod(DIRECTORY_MODE)
         sync(folder)
-    _write_manifest(store.manifest(version), files, {**extra, "generated": added})
-    store.unproven(version).write_text(AGAIN if store.withdrawn_mark(version).exists() else "")
-    os.rename(staging, published)  # noqa: PTH104 - the one system call that everything here prepares
-    sync(store.path)
-    store.withdrawn_mark(version).unlink(missing_ok=True)
-    remove_tree(store.withdrawn(version))
+    manifest = store.distributed_manifest(version) if distribute else store.manifest(version)
+    _write_manifest(manifest, files, {**extra, "generated": added})
+    if distribute:
+        os.rename(staging, store.distributed(version))  # noqa: PTH104
+        sync(store.path)
+    else:
+        _appear(store, version, staging)
     remove_tree(store.basis(version))
     remove_tree(store.download(version))
     with suppress(OSError):  # a user who fills it without end keeps nothing from being published; pruning removes it
         UserTree(store.incoming(version), 0).remove()
+
+
+def publish_distributed(path: str, version: int) -> None:
+    """Publish a version of the model in a directory that was distributed before, by one rename.
+
+    Raises OSError, and SavedModelError where its files are not those that were distributed.
+    """
+    store = ModelStore(Path(path))
+    with store.alone(version):
+        if version in store.published():  # another run was first
+            return
+        if store.read_distributed(version) is None:
+            raise SavedModelError(
+                f"{store.distributed(version)} was changed or removed meanwhile; rerun the playbook to send it again"
+            )
+        store.distributed_manifest(version).replace(store.manifest(version))
+        _appear(store, version, store.distributed(version))
+
+
+def _appear(store: ModelStore, version: int, directory: Path) -> None:
+    """Let a directory appear as a version."""
+    store.unproven(version).write_text(AGAIN if store.withdrawn_mark(version).exists() else "")
+    os.rename(directory, store.version(version))  # noqa: PTH104 - the one system call that everything here prepares
+    sync(store.path)
+    store.withdrawn_mark(version).unlink(missing_ok=True)
+    remove_tree(store.withdrawn(version))
 
 
 def _add(path: Path, content: bytes, group_id: int) -> dict[str, Any]:

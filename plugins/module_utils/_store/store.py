@@ -54,6 +54,14 @@ class ModelStore:
         """The version on its way: root's alone, from its beginning to its end."""
         return self.path / f".staging-{version}"
 
+    def distributed(self, version: int) -> Path:
+        """The version, complete and checked, and not published yet."""
+        return self.path / f".distributed-{version}"
+
+    def distributed_manifest(self, version: int) -> Path:
+        """What will be the manifest of such a version."""
+        return self.path / f".distributed-{version}.json"
+
     def incoming(self, version: int) -> Path:
         """Where another user than root receives the files of a version, before root copies them: that user's."""
         return self.path / f".incoming-{version}"
@@ -105,7 +113,20 @@ class ModelStore:
 
     def read_manifest(self, version: int) -> dict[str, Any] | None:
         """Return the manifest of a version, None where it has no readable one."""
-        manifest = read_json(self.manifest(version))
+        return self._read_manifest(self.manifest(version))
+
+    def read_distributed(self, version: int) -> dict[str, Any] | None:
+        """Return the manifest of a version that only has to be renamed to be published, None for any other.
+
+        No file of the version is read. Raises OSError.
+        """
+        manifest = self._read_manifest(self.distributed_manifest(version))
+        is_there = manifest and self.distributed(version).is_dir() and _has_files(self.distributed(version), manifest)
+        return manifest if is_there else None
+
+    @staticmethod
+    def _read_manifest(path: Path) -> dict[str, Any] | None:
+        manifest = read_json(path)
         is_one = isinstance(manifest, dict) and {"digest", "stamp", "files"} <= manifest.keys()
         return manifest if is_one and isinstance(manifest["files"], dict) else None
 
@@ -115,17 +136,7 @@ class ModelStore:
         No file is read. False for a version that others have put there, or have changed. Raises OSError.
         """
         manifest = self.read_manifest(version)
-        if manifest is None:
-            return False
-        try:
-            there = list_files(self.path / self.published()[version])
-        except SavedModelError:
-            return False
-        files = {**manifest["files"], **manifest.get("generated", {})}
-        told = ("size", "mtime_ns")  # of a generated file the size only
-        return there.keys() == files.keys() and all(
-            facts.get(fact, there[name][fact]) == there[name][fact] for name, facts in files.items() for fact in told
-        )
+        return manifest is not None and _has_files(self.path / self.published()[version], manifest)
 
     def digest(self, version: int) -> str:
         """Return the digest of what a version's files are now, less the files that publishing added.
@@ -143,6 +154,19 @@ class ModelStore:
         """Return the manifests of the versions that this collection published, the newest first."""
         versions = ((version, self.read_manifest(version)) for version in sorted(self.published(), reverse=True))
         return {version: manifest for version, manifest in versions if manifest}
+
+
+def _has_files(path: Path, manifest: dict[str, Any]) -> bool:
+    """Say whether the files below a path are those of a manifest, by names, sizes and times. Raises OSError."""
+    try:
+        there = list_files(path)
+    except SavedModelError:
+        return False
+    files = {**manifest["files"], **manifest.get("generated", {})}
+    told = ("size", "mtime_ns")  # of a generated file the size only
+    return there.keys() == files.keys() and all(
+        facts.get(fact, there[name][fact]) == there[name][fact] for name, facts in files.items() for fact in told
+    )
 
 
 def remove(store: ModelStore, version: int) -> None:

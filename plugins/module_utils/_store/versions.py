@@ -21,11 +21,11 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
 
 BASE_PATH = "tfserving_models_base_path"
-FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures")
+FACTS = ("digest", "stamp", "source_digest", "bytes", "signatures", "asked")
 
 
 def look_before_publishing(base_path: str, models: list[str], group: str, adopt: bool) -> dict[str, Any]:
-    """Return models, withdrawn and free as the module serving_host_info does.
+    """Return models, distributed, withdrawn and free as the module serving_host_info does.
 
     base_access is owner, group and mode of the base path as they are, None where they are as they have to be. Raises
     SavedModelError where the base path may not be taken, or others than root can change what a path leads to.
@@ -37,6 +37,7 @@ def look_before_publishing(base_path: str, models: list[str], group: str, adopt:
         check_path(Path(base_path, name), BASE_PATH)
     return {
         "models": {name: describe(ModelStore(Path(base_path, name))) for name in models},
+        "distributed": {name: describe_distributed(ModelStore(Path(base_path, name))) for name in models},
         "withdrawn": {name: withdrawn(ModelStore(Path(base_path, name))) for name in models},
         "free": free_space(Path(base_path)),
         "base_access": None if is_right(Path(base_path), group) else access(Path(base_path)),
@@ -49,11 +50,17 @@ def describe(store: ModelStore) -> dict[str, dict[str, Any]]:
         str(version): {
             "directory": directory,
             "intact": store.is_intact(version),
-            **dict.fromkeys(FACTS),
-            **_facts(store, version),
+            **_facts(store.read_manifest(version) or {}),
         }
         for version, directory in store.published().items()
     }
+
+
+def describe_distributed(store: ModelStore) -> dict[str, dict[str, Any]]:
+    """Return what is known of each version of a model that only has to be renamed to be published."""
+    names = [path.name.rpartition("-")[2] for path in store.path.glob(".distributed-*")]
+    manifests = {name: store.read_distributed(int(name)) for name in names if name.isdecimal()}
+    return {name: {"intact": True, **_facts(manifest)} for name, manifest in manifests.items() if manifest}
 
 
 def digests_of(base_path: str, versions: list[list[Any]]) -> list[str | None]:
@@ -70,6 +77,5 @@ def digests_of(base_path: str, versions: list[list[Any]]) -> list[str | None]:
     return digests
 
 
-def _facts(store: ModelStore, version: int) -> dict[str, Any]:
-    manifest = store.read_manifest(version) or {}
-    return {name: manifest[name] for name in FACTS if name in manifest}
+def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {name: manifest.get(name) for name in FACTS}

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._fetch.pull import pull_version
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import publish_distributed
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.plan import (
     PublishedVersion,
     PublishingPlan,
@@ -20,22 +21,34 @@ FETCH_TIMEOUT_SECONDS = 60  # without a byte
 
 
 def carry_out(
-    plan: PublishingPlan, target: Target, pusher: Pusher, fetching: Mapping[str, Any], *, per_model_batching: bool
+    plan: PublishingPlan,
+    target: Target,
+    pusher: Pusher,
+    fetching: Mapping[str, Any],
+    *,
+    per_model_batching: bool,
+    distribute: bool,
 ) -> list[PublishedVersion]:
-    """Publish what the plan says, and return what that was; fetching is how a host fetches, as in Request.
+    """Publish, or distribute, what the plan says, and return what that was.
+
+    fetching is how a host fetches, as in Request.
 
     Raises AnsibleActionFail and SavedModelError; what was published by then stays.
     """
-    if not plan.transfers:
+    if all(one.is_distributed for one in plan.transfers):  # else the first version that is staged has it made
         pusher.make_base_path()
     published = []
     try:
         for transfer in plan.transfers:
-            if transfer.pull:
+            if transfer.is_distributed:
+                path = str(target.store(transfer).path)
+                target.program.call(publish_distributed, path=path, version=transfer.version)
+                published.append(transfer.result)
+            elif transfer.pull:
                 request = {**fetching, "prunable_bytes": plan.prunable_bytes}
-                published.append(_fetch(transfer, target, request, per_model_batching=per_model_batching))
+                published.append(_fetch(transfer, target, request, distribute, per_model_batching=per_model_batching))
             else:
-                pusher.push(transfer)
+                pusher.push(transfer, distribute=distribute)
                 published.append(transfer.result)
     finally:
         target.close()
@@ -43,7 +56,7 @@ def carry_out(
 
 
 def _fetch(
-    transfer: Transfer, target: Target, request: Mapping[str, Any], *, per_model_batching: bool
+    transfer: Transfer, target: Target, request: Mapping[str, Any], distribute: bool, *, per_model_batching: bool
 ) -> PublishedVersion:
     """Let the host fetch a version."""
     pull = transfer.model.pulls[transfer.version]
@@ -58,6 +71,8 @@ def _fetch(
             warmup=transfer.model.warmup,
             is_archive=pull.is_archive,
             request={**request, "url": pull.url, "digest": pull.digest, "timeout_seconds": FETCH_TIMEOUT_SECONDS},
+            distribute=distribute,
+            asked=transfer.asked,
         )
     if not fetched:  # another run has published it meanwhile
         return transfer.result

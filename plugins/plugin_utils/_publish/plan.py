@@ -8,7 +8,9 @@ and the sources on the controller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Protocol, Sequence
 
@@ -62,11 +64,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class HostVersion(Identity):
-    """A version on the host. All but is_intact is None where it has no readable manifest."""
+    """A version on the host. All but is_intact is None where it has no readable manifest.
+
+    asked is what a Transfer had as asked when the version came.
+    """
 
     is_intact: bool
     bytes: int | None
     signatures: dict[str, Any] | None
+    asked: str | None
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,12 @@ class Withdrawal(Identity):
 class HostState:
     """What a host has of the models of a catalogue, each by model and version, and its free disk space.
 
-    free_inodes is None for a file system that does not count them. base_access is what owner, group and mode of the
-    base path are, None where they are right.
+    distributed are versions that only have to be renamed to be published. free_inodes is None for a file system that
+    does not count them. base_access is what owner, group and mode of the base path are, None where they are right.
     """
 
     versions: dict[str, dict[int, HostVersion]]
+    distributed: dict[str, dict[int, HostVersion]]
     withdrawn: dict[str, dict[int, Withdrawal]]
     free_bytes: int
     free_inodes: int | None
@@ -95,15 +102,20 @@ class HostState:
     def of(cls, answer: Mapping[str, Any]) -> HostState:
         """Return what look_before_publishing has answered."""
         identity = ("digest", "stamp", "source_digest")
-        known, told = (*identity, "bytes", "signatures"), (*identity, "reason", "time")
-        return cls(
-            versions={
+        known, told = (*identity, "bytes", "signatures", "asked"), (*identity, "reason", "time")
+
+        def versions_of(key: str) -> dict[str, dict[int, HostVersion]]:
+            return {
                 model: {
                     int(version): HostVersion(is_intact=one["intact"], **{name: one[name] for name in known})
                     for version, one in versions.items()
                 }
-                for model, versions in answer["models"].items()
-            },
+                for model, versions in answer[key].items()
+            }
+
+        return cls(
+            versions=versions_of("models"),
+            distributed=versions_of("distributed"),
             withdrawn={
                 model: {
                     int(version): Withdrawal(**{name: mark[name] for name in told}) for version, mark in marks.items()
@@ -128,7 +140,10 @@ class PublishedVersion:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One version that the host lacks: pushed from a directory on the controller, or fetched by the host."""
+    """One version that the host lacks: pushed from a directory on the controller, or fetched by the host.
+
+    One that is_distributed has come already.
+    """
 
     model: Model
     version: int
@@ -136,10 +151,16 @@ class Transfer:
     contract: dict[str, Any]
     signatures: dict[str, Any] | None
     generated: dict[str, str]  # base64 of what the host adds to the files, by name
+    is_distributed: bool = False
 
     @property
     def pull(self) -> Pull | None:
         return self.model.pulls.get(self.version)
+
+    @property
+    def asked(self) -> str:
+        """A digest of what the catalogue asks of the version besides its files: the contract and warm-up requests."""
+        return hashlib.sha256(json.dumps([self.contract, self.model.warmup], sort_keys=True).encode()).hexdigest()
 
     @property
     def generated_bytes(self) -> int:
@@ -183,7 +204,7 @@ class PublishingPlan:
 
     @property
     def pushed(self) -> list[Transfer]:
-        return [one for one in self.transfers if not one.pull]
+        return [one for one in self.transfers if not one.pull and not one.is_distributed]
 
     def has_changes(self, host: HostState) -> bool:
         return bool(self.transfers) or host.base_access is not None
@@ -201,9 +222,18 @@ class PublishingPlan:
 
 
 def plan_publishing(
-    models: Sequence[Model], host: HostState, sources: Sources, *, retry_withdrawn: bool, per_model_batching: bool
+    models: Sequence[Model],
+    host: HostState,
+    sources: Sources,
+    *,
+    retry_withdrawn: bool,
+    per_model_batching: bool,
+    distribute: bool = False,
 ) -> PublishingPlan:
-    """Return what the host lacks of the models. Raises SavedModelError for a source that is written to meanwhile."""
+    """Return what the host lacks of the models, with distribute what it lacks for them to be published.
+
+    Raises SavedModelError for a source that is written to meanwhile.
+    """
     plan = PublishingPlan(prunable_bytes=sum(_prunable_bytes(model, host.versions[model.name]) for model in models))
     for model in models:
         withdrawals = {} if retry_withdrawn else host.withdrawn[model.name]
@@ -216,19 +246,22 @@ def plan_publishing(
             {"model": model.name, "version": version, "reason": one.reason, "time": one.time}
             for version, one in refused.items()
         )
-        _plan_model(plan, model, host.versions[model.name], set(refused), sources, per_model_batching)
+        _plan_model(plan, model, host, set(refused), sources, per_model_batching)
+    if distribute:
+        plan.transfers[:] = [one for one in plan.transfers if not one.is_distributed]
     return plan
 
 
 def _plan_model(
     plan: PublishingPlan,
     model: Model,
-    on_host: Mapping[int, HostVersion],
+    host: HostState,
     refused: set[int],
     sources: Sources,
     per_model_batching: bool,
 ) -> None:
     """Add to the plan what the host lacks of one model; what was refused counts for nothing."""
+    on_host, distributed = host.versions[model.name], host.distributed[model.name]
     available = {*on_host, *model.versions}
     retained = retained_versions(model.keep, model.policy, model.labels, available - refused)
     served = served_versions(model.policy, available - refused)
@@ -239,7 +272,11 @@ def _plan_model(
             continue
         try:
             if version not in on_host:
-                plan.transfers.append(_transfer(plan, model, version, _contract(model, version in served), sources))
+                transfer = _transfer(plan, model, version, _contract(model, version in served), sources)
+                come = distributed.get(version)
+                if come and come.asked == transfer.asked and _has_come_so(transfer, come, sources):
+                    transfer = replace(transfer, signatures=come.signatures, is_distributed=True)
+                plan.transfers.append(transfer)
             else:
                 if not on_host[version].is_intact:
                     plan.foreign.append(ForeignVersion(model, version, on_host[version]))
@@ -302,6 +339,13 @@ def _is_same(model: Model, version: int, there: Identity, sources: Sources) -> b
     return published == found
 
 
+def _has_come_so(transfer: Transfer, there: HostVersion, sources: Sources) -> bool:
+    """Say whether a version that was distributed is what the transfer would bring."""
+    is_from_archive = bool(transfer.pull and transfer.pull.is_archive)
+    is_known = there.source_digest is not None or not is_from_archive
+    return is_known and _is_same(transfer.model, transfer.version, there, sources)
+
+
 def _check_unchanged(model: Model, version: int, there: Identity, free_number: int, sources: Sources) -> None:
     """Raise SavedModelError where what the catalogue has is not what was published under its number."""
     published, found = _digests(model, version, there, sources)
@@ -357,13 +401,12 @@ def withdrawn_text(one: Mapping[str, Any]) -> str:
     )
 
 
-def versions_diff(host: HostState, published: Sequence[PublishedVersion]) -> dict[str, str]:
-    """Return the versions of all models with their sizes before and after."""
-    before = {
-        (model, version): one.bytes for model, versions in host.versions.items() for version, one in versions.items()
-    }
+def versions_diff(host: HostState, published: Sequence[PublishedVersion], state: str) -> dict[str, str]:
+    """Return the versions of all models with their sizes before and after; state is published or distributed."""
+    there = host.distributed if state == "distributed" else host.versions
+    before = {(model, version): one.bytes for model, versions in there.items() for version, one in versions.items()}
     after = before | {(one.model, one.version): one.bytes for one in published}
-    return {"before_header": "published versions", "before": version_lines(before), "after": version_lines(after)}
+    return {"before_header": f"{state} versions", "before": version_lines(before), "after": version_lines(after)}
 
 
 def signatures_diffs(host: HostState, published: Sequence[PublishedVersion]) -> list[dict[str, str]]:

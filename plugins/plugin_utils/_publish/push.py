@@ -59,10 +59,10 @@ class Pusher:
         """Let the base path be what it should be, where no version is to be published."""
         self._call_stage([])
 
-    def push(self, transfer: Transfer) -> None:
-        """Publish one version. Raises AnsibleActionFail and SavedModelError; then it is not there."""
+    def push(self, transfer: Transfer, *, distribute: bool) -> None:
+        """Publish, or distribute, one version. Raises AnsibleActionFail and SavedModelError; then it is not there."""
         with ThreadPoolExecutor(2) as pool:
-            broken = self._push(transfer, pool)
+            broken = self._push(transfer, pool, distribute)
         if broken and tree_stamp(list_files(transfer.source)) != tree_stamp(transfer.files):
             raise SavedModelError(f"{transfer.source} was written to meanwhile; rerun the playbook when it is complete")
         if broken:
@@ -70,10 +70,11 @@ class Pusher:
                 f"{listed(broken)} of {transfer.source} did not arrive as sent, twice (sha256 differs); nothing was "
                 "published. Something between the controller and the host's disk corrupts data"
             )
-        self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
+        if not distribute:
+            self._stamps[transfer.model.name][transfer.version] = tree_stamp(transfer.files)
 
-    def _push(self, transfer: Transfer, pool: ThreadPoolExecutor) -> list[str]:
-        """Send and publish a version; returns the files that did not arrive as sent, twice."""
+    def _push(self, transfer: Transfer, pool: ThreadPoolExecutor, distribute: bool) -> list[str]:
+        """Send and publish, or distribute, a version; returns the files that did not arrive as sent, twice."""
         # Large files are read while other things wait for the host: those of a model that it has are compared, too.
         large = self._large_files(transfer)
         digests = pool.submit(digested, transfer.source, large)
@@ -92,12 +93,12 @@ class Pusher:
         if staged["basis_version"] != basis_version:  # another run has published one meanwhile
             comparisons = {}
         login.result()
-        broken = self._deliver(transfer, staged, comparisons, files, digests)
+        broken = self._deliver(transfer, staged, comparisons, files, digests, distribute)
         if broken:
             version = f"{transfer.model.name} version {transfer.version}"
             self._target.warn(f"{listed(broken)} of {version} did not arrive as sent; sent again")
             staged = self._stage(transfer, files, broken)
-            broken = self._deliver(transfer, {**staged, "basis": None}, {}, files, digests)
+            broken = self._deliver(transfer, {**staged, "basis": None}, {}, files, digests, distribute)
         return broken
 
     def _is_known(self, transfer: Transfer) -> bool:
@@ -153,8 +154,9 @@ class Pusher:
         comparisons: Comparisons,
         files: Files,
         digests: Future[Files],
+        distribute: bool,
     ) -> list[str]:
-        """Send the files that the host lacks, or what is new in them, and have them published.
+        """Send the files that the host lacks, or what is new in them, and have them published or distributed.
 
         Returns those that did not arrive as sent; then nothing was published.
         """
@@ -177,8 +179,14 @@ class Pusher:
             digest=tree_digest(files),
             shared={name: files[name]["sha256"] for name in staged["shared"]},
             deltas={name: one.told(files[name]) for name, one in deltas.items()},
-            extra={"stamp": tree_stamp(files), "source_digest": None, "signatures": transfer.signatures},
+            extra={
+                "stamp": tree_stamp(files),
+                "source_digest": None,
+                "signatures": transfer.signatures,
+                "asked": transfer.asked,
+            },
             generated=transfer.generated,
+            distribute=distribute,
         )
         return differing(files, found) if found else []
 

@@ -22,7 +22,14 @@ def look(base_path: Path, *models: str) -> dict[str, Any]:
 def test_versions_of_each_model_are_listed_with_their_manifests(tmp_path: Path) -> None:
     for name in ("MLP/1", "MLP/002", "MLP/.staging-3", "CNN"):
         (tmp_path / name).mkdir(parents=True)
-    known = {"digest": "d1", "stamp": "s1", "source_digest": None, "bytes": 5, "signatures": {"call": {}}}
+    known = {
+        "digest": "d1",
+        "stamp": "s1",
+        "source_digest": None,
+        "bytes": 5,
+        "signatures": {"call": {}},
+        "asked": None,
+    }
     (tmp_path / "MLP" / ".manifest-1.json").write_text(json.dumps({**known, "files": {}}))
     assert look(tmp_path, "MLP", "CNN", "new")["models"] == {
         "MLP": {

@@ -43,13 +43,13 @@ def model(*versions: int, **more: Any) -> Model:
 
 
 def on_host(size: int, **more: Any) -> HostVersion:
-    facts = {"is_intact": True, "digest": "d", "source_digest": None, "bytes": size, "signatures": None}
+    facts = {"is_intact": True, "digest": "d", "source_digest": None, "bytes": size, "signatures": None, "asked": None}
     return HostVersion(**{**facts, "stamp": tree_stamp(files(size)), **more})
 
 
 def plan(one: Model, withdrawn: dict[int, Withdrawal] | None = None, **versions: HostVersion) -> PublishingPlan:
     there = {int(name[1:]): version for name, version in versions.items()}
-    host = HostState({"MLP": there}, {"MLP": withdrawn or {}}, 0, None, None)
+    host = HostState({"MLP": there}, {"MLP": {}}, {"MLP": withdrawn or {}}, 0, None, None)
     return plan_publishing([one], host, Sources(), retry_withdrawn=False, per_model_batching=True)
 
 
@@ -94,7 +94,7 @@ def test_version_without_batching_parameters_is_told_when_it_is_new_too() -> Non
 def test_host_counts_its_disk_space_where_it_may_not_do(
     free_bytes: int, free_inodes: int | None, is_close: bool
 ) -> None:
-    host = HostState({}, {}, free_bytes, free_inodes, None)
+    host = HostState({}, {}, {}, free_bytes, free_inodes, None)
     assert plan(model(1)).may_exceed(host) is is_close
     pulled = Model("MLP", pulls={1: Pull("https://host/1.tar", "a" * 64)})
-    assert not plan(pulled).may_exceed(HostState({}, {}, 0, 0, None))
+    assert not plan(pulled).may_exceed(HostState({}, {}, {}, 0, 0, None))

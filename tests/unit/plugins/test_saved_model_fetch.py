@@ -442,7 +442,9 @@ def pull(host: Host, web: FileServer, tmp_path: Path) -> Callable[..., Any]:
         del asked["staging"], asked["incoming"], asked["basis"]
         models = host.staging.parent.parent
         group = grp.getgrgid(os.getgid()).gr_name
-        return pull_version(str(models), group, "MLP", 1, contract, warmup or [], is_archive=is_archive, request=asked)
+        return pull_version(
+            str(models), group, "MLP", 1, contract, warmup or [], is_archive, asked, distribute=False, asked="a"
+        )
 
     return run
 

@@ -433,6 +433,7 @@ def test_file_is_made_of_the_one_before_and_what_is_new(
         {WEIGHTS: {"data": "data", "runs": [[100, 2], [500, 4]], **files[WEIGHTS]}},
         EXTRA,
         {},
+        distribute=False,
     )
     assert left == {}
     assert tree(store.version(2)) == tree(new)
@@ -514,7 +515,7 @@ def test_what_the_controller_calls_stages_and_publishes(source: Path, store: Mod
     assert facts(store.path.parent) == (0, GROUP, 0o751)
     arrive(source, store.incoming(1))
     known = {"uid": LOGIN, "received": {name: one["size"] for name, one in files.items()}, "shared": {}, "deltas": {}}
-    known |= {"extra": {"source_digest": None, "signatures": {"call": {}}}, "generated": {}}
+    known |= {"extra": {"source_digest": None, "signatures": {"call": {}}}, "generated": {}, "distribute": False}
     arrived = {name: one["sha256"] for name, one in files.items()}
     assert publish_version(str(store.path), 1, group, digest="0" * 64, **known) == arrived
     assert store.published() == {}
@@ -529,6 +530,7 @@ def test_what_the_controller_calls_stages_and_publishes(source: Path, store: Mod
             "source_digest": None,
             "bytes": total_bytes(files),
             "signatures": {"call": {}},
+            "asked": None,
         }
     }
     assert found["base_access"] is None
@@ -631,7 +633,7 @@ def test_group_and_directory_that_are_missing_are_named(store: ModelStore) -> No
     with pytest.raises(SavedModelError, match="group no-such-group does not exist"):
         stage_versions(str(store.path.parent), "no-such-group", [], 0)
     with pytest.raises(OSError, match=str(store.path)):
-        publish_version(str(store.path), 1, "root", 0, {}, "0" * 64, {}, {}, {}, {})
+        publish_version(str(store.path), 1, "root", 0, {}, "0" * 64, {}, {}, {}, {}, distribute=False)
 
 
 def test_damaged_file_is_not_there_to_be_taken_for_the_whole_one(

@@ -20,6 +20,7 @@ from saved_model_files import SIGNATURES, make_saved_model
 from ansible_collections.modelops.tensorflow_serving.plugins.action import saved_models
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.inspection import Inspection
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
+    SavedModelError,
     add_digests,
     list_files,
     tree_digest,
@@ -28,6 +29,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
     WARMUP_FILE,
     warmup_records,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.staging import publish_distributed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.versions import look_before_publishing
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import (
@@ -149,10 +151,13 @@ def in_this_process(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def publish(action: Any, models: Path, source: Path) -> Callable[..., dict[str, Any]]:
     """Run the action for model MLP with these settings of its entry."""
 
-    def run(check: bool = False, host: dict[str, Any] | None = None, **entry: Any) -> dict[str, Any]:
+    def run(
+        check: bool = False, host: dict[str, Any] | None = None, state: str = "published", **entry: Any
+    ) -> dict[str, Any]:
         catalog = [{"name": "MLP", "source": str(source), **entry}]
         action._task.check_mode = check
-        action._task.args = {"catalog": catalog, "base_path": str(models), "group": grp.getgrgid(0).gr_name}
+        place = {"base_path": str(models), "group": grp.getgrgid(0).gr_name}
+        action._task.args = {"catalog": catalog, "state": state, **place}
         action._task.args |= {"host": host} if host else {}
         result: dict[str, Any] = action.run(task_vars={})
         return result
@@ -194,6 +199,58 @@ def test_all_versions_of_the_source_are_published(
     assert (place["after_header"], place["after"]) == (str(models), f"root:{grp.getgrgid(os.getgid())[0]} 0751\n")
     for version in ("1", "2"):
         assert tree(models / "MLP" / version) == tree(source / version)
+
+
+@by_root_and_by_the_login_user
+def test_what_was_distributed_is_published_without_being_sent(
+    publish: Callable[..., dict[str, Any]], source: Path, models: Path, wrap_rsync: Callable[[str], None]
+) -> None:
+    store = ModelStore(models / "MLP")
+    assert [one["version"] for one in publish(check=True, state="distributed")["published"]] == [2, 1]
+    result = publish(state="distributed")
+    assert (result["changed"], [one["version"] for one in result["published"]]) == (True, [2, 1])
+    assert store.published() == {}
+    assert tree(store.distributed(2)) == tree(source / "2")
+    wrap_rsync("exit 1")
+    assert not publish(state="distributed")["changed"]
+    assert publish(check=True)["changed"]
+    assert [one["version"] for one in publish()["published"]] == [2, 1]
+    assert tree(models / "MLP/2") == tree(source / "2")
+    assert sorted(path.name for path in store.path.glob(".*")) == [
+        ".manifest-1.json",
+        ".manifest-2.json",
+        ".unproven-1",
+        ".unproven-2",
+    ]
+    assert not publish()["changed"]
+
+
+@pytest.mark.parametrize("changed", ["on the host", "in the source"])
+def test_what_was_distributed_and_changed_is_sent_again(
+    publish: Callable[..., dict[str, Any]], source: Path, models: Path, new_run: Callable[[], None], changed: str
+) -> None:
+    publish(state="distributed")
+    if changed == "on the host":
+        (models / "MLP/.distributed-2/saved_model.pb").write_bytes(b"")
+    else:
+        new_run()
+        shutil.rmtree(source / "2")
+        make_saved_model(source / "2", weights=b"other")
+    publish()
+    assert tree(models / "MLP/2") == tree(source / "2")
+    assert list((models / "MLP").glob(".distributed-*")) == []
+
+
+def test_what_is_changed_between_look_and_rename_is_not_published(
+    publish: Callable[..., dict[str, Any]], models: Path
+) -> None:
+    publish(state="distributed")
+    (models / "MLP/.distributed-2/saved_model.pb").write_bytes(b"")
+    with pytest.raises(SavedModelError, match="rerun the playbook to send it again"):
+        publish_distributed(str(models / "MLP"), 2)
+    publish_distributed(str(models / "MLP"), 1)
+    publish_distributed(str(models / "MLP"), 1)
+    assert list(ModelStore(models / "MLP").published()) == [1]
 
 
 def test_second_run_changes_nothing_reads_nothing_and_asks_the_host_once(

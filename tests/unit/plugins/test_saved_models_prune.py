@@ -75,6 +75,7 @@ def prune(
         settings = {
             "catalog": [{"name": "MLP", "source": "models/mlp"}],
             "base_path": str(base_path),
+            "config_path": str(base_path.parent / "config"),
             "timeout_seconds": 0,
             "keep": 1,
         }
@@ -545,6 +546,8 @@ def test_purge_leaves_what_others_put_there(base_path: Path, prune: Prune) -> No
         ".staging-1.progress",
         ".basis-2",
         ".staging-2",
+        ".distributed-1",
+        ".distributed-2",
     ],
 )
 def test_leftover_of_no_use_is_deleted_silently(store: ModelStore, prune: Prune, name: str) -> None:
@@ -562,9 +565,9 @@ def test_leftover_of_no_use_is_deleted_silently(store: ModelStore, prune: Prune,
 @pytest.mark.parametrize("keep", [1, None])
 def test_version_that_is_being_transferred_is_left_alone(store: ModelStore, prune: Prune, keep: int | None) -> None:
     publish_version(store, 2)
-    for name in (".staging-3", ".basis-3"):
+    for name in (".staging-3", ".basis-3", ".distributed-4"):
         (store.path / name).mkdir()
-    for name in (".staging-3.download", ".staging-3.progress", ".manifest-3.json"):
+    for name in (".staging-3.download", ".staging-3.progress", ".manifest-3.json", ".manifest-4.json"):
         (store.path / name).touch()
     before = names(store)
     result = prune(keep=keep)

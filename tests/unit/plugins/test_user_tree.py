@@ -142,6 +142,7 @@ class Place:
             str(self.store.path), version, GROUP_NAME, LOGIN,
             {name: facts["size"] for name, facts in self.files.items() if name not in shared},
             tree_digest(self.files), {name: self.files[name]["sha256"] for name in shared}, {}, {}, {},
+            distribute=False,
         )  # fmt: skip
 
     def check(self) -> None:
