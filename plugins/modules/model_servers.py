@@ -114,6 +114,17 @@ options:
     type: str
     choices: [none, restart]
     default: none
+  override:
+    description: Whether models that M(modelops.tensorflow_serving.model_rollback) has rolled back follow the catalogue
+      again. Without it they stay at what they were rolled back to, with a warning, as long as the catalogue asks for
+      what it asked for then.
+    type: bool
+    default: false
+  pending:
+    description: The versions that check mode would have published, as RV(ignore:published) of
+      M(modelops.tensorflow_serving.saved_models).
+    type: list
+    elements: dict
   restart:
     description: With O(state=rolled_back), whether to restart all servers, as after a package was rolled back.
     type: bool
@@ -256,6 +267,8 @@ def main() -> None:
             "package_directory": {"type": "path"},
             "package_changed": {"type": "bool", "default": False},
             "heal": {"type": "str", "choices": ["none", "restart"], "default": "none"},
+            "override": {"type": "bool", "default": False},
+            "pending": {"type": "list", "elements": "dict"},
             "restart": {"type": "bool", "default": False},
             "refused": {"type": "list", "elements": "dict", "default": [], "options": REFUSED},
             "timeout_seconds": {"type": "int", "default": 300},

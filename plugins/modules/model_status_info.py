@@ -29,6 +29,9 @@ options:
     description: Directory on the host with one directory per model, for the digests of the versions and for those that
       were withdrawn.
     type: path
+  config_path:
+    description: Directory of the configuration, for the host's history and the models that were rolled back.
+    type: path
   unit:
     description: The systemd unit of the server. Only root sees whose a port is.
     type: str
@@ -61,12 +64,19 @@ versions:
     - C(labels) are those of O(labels) that lead to the version. C(digest), C(source_digest), C(stamp) and C(intact) are
       what M(modelops.tensorflow_serving.serving_host_info) returns, V(null) without O(base_path) and for a
       version that lies there no more; of one that was put there by somebody else, C(intact) is V(false) and the rest
-      V(null).
+      V(null). C(held) says since when and by whom a model is held at what it was rolled back to, and is empty for one
+      that is not.
   returned: success
   type: list
   elements: dict
   sample: [{"model": "MLP", "version": 1, "state": "AVAILABLE", "error_code": "OK", "error_message": "",
-    "labels": ["stable"], "digest": "5f0c...", "source_digest": null, "stamp": "9b1d...", "intact": true}]
+    "labels": ["stable"], "digest": "5f0c...", "source_digest": null, "stamp": "9b1d...", "intact": true, "held": ""}]
+changes:
+  description: The last five changes of what the host serves, the newest first; none without O(config_path).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"time": "2026-11-30T15:20:00Z", "by": "alice@controller", "model": "MLP", "from": "1", "to": "2"}]
 """
 
 from pathlib import Path
@@ -77,6 +87,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
+    changes,
+    held_since,
+    read_history,
+    read_holds,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     REST_ARGUMENTS,
     ServingClient,
@@ -86,6 +102,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import SystemdUnit
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
+
+SHOWN_CHANGES = 5
 
 
 def rows(client: ServingClient, unit: SystemdUnit | None, model: str, labels: list[str]) -> list[dict[str, Any]]:
@@ -155,6 +173,7 @@ def main() -> None:
             "models": {"type": "list", "elements": "str", "required": True},
             "labels": {"type": "list", "elements": "str", "default": []},
             "base_path": {"type": "path"},
+            "config_path": {"type": "path"},
             "unit": {"type": "str"},
             "port": {"type": "int", "default": 8500},
         },
@@ -168,9 +187,12 @@ def main() -> None:
         for model in params["models"]
         for row in [*rows(client, unit, model, params["labels"]), *withdrawn_rows(params["base_path"], model)]
     ]
+    holds = read_holds(params["config_path"]) if params["config_path"] else {}
     for row in versions:
         row.update(recorded(params["base_path"], row["model"], row["version"]))
-    module.exit_json(changed=False, versions=versions)
+        row["held"] = held_since(holds[row["model"]]) if row["model"] in holds else ""
+    history = read_history(params["config_path"]) if params["config_path"] else []
+    module.exit_json(changed=False, versions=versions, changes=changes(history, SHOWN_CHANGES))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ options:
     description: The C(models.config) that the server reads.
     type: path
     required: true
+  config_path:
+    description: Directory of the configuration of all instances. The samples of models that
+      M(modelops.tensorflow_serving.model_rollback) has rolled back are not asked then.
+    type: path
   unit:
     description: The systemd unit of the server.
     type: str
@@ -71,6 +75,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     CATALOG_OPTIONS,
     catalog_samples,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import without_held
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.ready import (
     NotReady,
     wait_until_ready,
@@ -88,6 +93,7 @@ def main() -> None:
             **REST_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "models_config": {"type": "path", "required": True},
+            "config_path": {"type": "path"},
             "unit": {"type": "str", "required": True},
             "port": {"type": "int", "default": 8500},
             "timeout_seconds": {"type": "int", "default": 300},
@@ -98,6 +104,8 @@ def main() -> None:
     client = ServingClient.of(params, unit.cgroup, params["port"])
     try:
         samples, path = catalog_samples(params["catalog"]), Path(params["models_config"])
+        if params["config_path"]:
+            samples = without_held(samples, params["config_path"])
         models = wait_until_ready(client, unit, path, samples, params["timeout_seconds"])
     except ValueError as error:
         module.fail_json(msg=str(error))

@@ -93,10 +93,6 @@ options:
             description: Address of a proxy.
             type: str
             default: ""
-          netrc:
-            description: User and password of the proxy.
-            type: str
-            default: ""
           replaces:
             description: A repository that this one is a mirror of.
             type: dict
@@ -104,6 +100,10 @@ options:
             description: Fingerprint of the key.
             type: str
             required: true
+  apt_netrc:
+    description: User and password of the repository's proxy, as M(modelops.tensorflow_serving.apt_source) takes them.
+    type: str
+    default: ""
   package:
     description: Which package there should be. Without it, the package is not looked at.
     type: dict
@@ -321,15 +321,17 @@ servers:
     outdated: {tensorflow-model-server: [its command line]}
     files: {/etc/tensorflow-serving/monitoring.config: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
 models:
-  description: What there is of each model, by version, with what its manifest says; the versions that were withdrawn,
-    and why; the free disk space; and whether M(modelops.tensorflow_serving.saved_models_prune) would find something to
-    do. M(modelops.tensorflow_serving.saved_models) takes it as O(ignore:host).
+  description: What there is of each model, by version, with what its manifest says; the versions that only have to be
+    renamed to be published; those that were withdrawn, and why; the free disk space; and whether
+    M(modelops.tensorflow_serving.saved_models_prune) would find something to do.
+    M(modelops.tensorflow_serving.saved_models) takes it as O(ignore:host).
   returned: with O(models)
   type: dict
   sample:
     models:
       MLP:
         "1": {directory: "1", intact: true, digest: 9f86d0, stamp: 2c26b4, source_digest: null, bytes: 447012}
+    distributed: {MLP: {}}
     withdrawn: {MLP: {}}
     free: {bytes: 53687091200, inodes: 3276800}
     base_access: null
@@ -368,7 +370,6 @@ APT = {
             "source": {"type": "str", "required": True},
             "pin": {"type": "str", "required": True},
             "proxy": {"type": "str", "default": ""},
-            "netrc": {"type": "str", "default": "", "no_log": True},
             "replaces": {"type": "dict"},
             "fingerprint": {"type": "str", "required": True, "no_log": False},
         },
@@ -431,6 +432,7 @@ def main() -> None:
             "data_path": {"type": "path", "required": True},
             "adopt": {"type": "bool", "default": False},
             "apt": {"type": "dict", "options": APT},
+            "apt_netrc": {"type": "str", "default": "", "no_log": True},
             "package": {"type": "dict", "options": PACKAGE},
             "servers": {"type": "dict", "options": SERVERS},
             "models": {"type": "dict", "options": MODELS},

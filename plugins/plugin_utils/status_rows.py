@@ -30,7 +30,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.model_sources import digested
 
 SHORT_DIGEST = 12
-PRIVATE = ("source_digest", "stamp", "intact", "labels")  # of what model_status_info says; in no row that is shown
+PRIVATE = (
+    "source_digest",
+    "stamp",
+    "intact",
+    "labels",
+    "held",
+)  # of what model_status_info says; in no row that is shown
 DRIFT, SERVED, IDLE, BUSY = "drift", "served", "idle", "busy"
 
 Row = Dict[str, Any]
@@ -140,11 +146,12 @@ def _differs_from_catalog(model: ServedModel) -> bool:
     there = set(model.available)
     wanted = set(_wanted_versions(model))
     withdrawn = {row["version"] for row in model.rows if row["state"] == "WITHDRAWN"}
+    held = "".join(f"{row['held']}, and " for row in model.rows[:1] if row["held"])
     for version in sorted(wanted - there - withdrawn):  # a row of a withdrawn one says it already
-        model.mark(version, f"the catalogue says to serve version {version}")
+        model.mark(version, f"{held}the catalogue says to serve version {version}")
     surplus = there - wanted if "specific" in model.policy else set()
     for version in sorted(surplus):
-        model.mark(version, "the catalogue does not say to serve it")
+        model.mark(version, f"{held}the catalogue does not say to serve it")
     _compare_labels(model)
     _compare_files(model)
     return bool(wanted - there or surplus)

@@ -17,6 +17,7 @@ SERVING_VARIABLES: dict[str, dict[str, Any]] = {
     ALLOWED: {"type": "list", "elements": "str"},
     "tfserving_lock_minutes": {"type": "int"},
     "tfserving_max_fail_percentage": {"type": "raw"},
+    "tfserving_rollout_override": {"type": "bool"},
     "tfserving_serial": {"type": "raw"},
 }
 # Of these a play is cut into batches, before it knows its hosts' variables.
@@ -31,6 +32,7 @@ _OTHERS = (
     "tfserving_predict_rows",
     "tfserving_predictions",
     "tfserving_role",
+    "tfserving_rollout_models",
     "tfserving_status",
 )
 

@@ -10,6 +10,8 @@ import pytest
 from conftest import PROJECT, SERVING
 
 HOSTS = ("debian12", "debian13a", "debian13b")
+DISTRIBUTE = str(PROJECT / "playbooks/distribute.yml")
+ROLLBACK = str(PROJECT / "playbooks/rollback.yml")
 
 
 def wait_for(condition) -> None:
@@ -22,12 +24,19 @@ def wait_for(condition) -> None:
 
 @pytest.fixture(scope="module")
 def rollout(play, second_version, server_on):
-    """Publish version 2 on all hosts. Returns the main processes before and after, and the play."""
+    """Distribute version 2, and then publish it, on all hosts.
+
+    Returns the main processes before and after, and the play that published.
+    """
 
     def pids() -> dict[str, int]:
         return {name: server_on(name).main_pid() for name in HOSTS}
 
     before = pids()
+    distributed = play(DISTRIBUTE, variables={"examples_directory": str(second_version)})
+    assert not distributed.failed, distributed.text
+    assert {name: counts["changed"] for name, counts in distributed.recap.items()} == dict.fromkeys(HOSTS, 1)
+    assert {tuple(server_on(name).versions("MLP")) for name in HOSTS} == {(1,)}
     played = play(SERVING, variables={"examples_directory": str(second_version)})
     assert not played.failed, played.text
     return before, pids(), played
@@ -82,7 +91,36 @@ def test_restart_that_an_interrupted_run_left_out_is_made_up_for(rollout, play, 
     assert play(SERVING, "--limit=debian13a", variables=variables).changed() == 0
 
 
-def test_going_back_to_the_older_version_restarts_nothing(rollout, play, second_version, server_on, digits):
+def test_rollback_serves_what_was_served_before_until_the_catalogue_changes(rollout, play, second_version, server_on):
+    server, limit = server_on("debian13b"), "--limit=debian13b"
+    before = server.main_pid()
+    variables = {"examples_directory": str(second_version)}
+    chosen = {**variables, "tfserving_rollout_models": ["MLP"]}
+    told = re.compile(r"^debian13b +MLP +2 +1 +{.*\"versions\": \[1\]", re.MULTILINE)
+    played = play(ROLLBACK, limit, "--check", variables=chosen)
+    assert not played.failed, played.text
+    assert told.search(played.text)
+    assert server.versions("MLP")[2] == "AVAILABLE"
+
+    played = play(ROLLBACK, limit, variables=chosen)
+    assert not played.failed, played.text
+    assert told.search(played.text)
+    assert server.versions("MLP")[1] == "AVAILABLE"
+    wait_for(lambda: server.versions("MLP")[2] == "END")
+    assert server.versions("MLP_custom")[2] == "AVAILABLE"
+    assert server.main_pid() == before
+
+    played = play(SERVING, limit, variables=variables)
+    assert (played.failed, played.changed()) == (False, 0), played.text
+    assert "MLP was rolled back at" in played.words
+    assert server.versions("MLP")[1] == "AVAILABLE"
+    status = play(str(PROJECT / "playbooks/status.yml"), limit, variables=variables)
+    assert re.search(r"^debian13b +MLP +2 +END .*rolled back at .* says to serve version 2$", status.text, re.MULTILINE)
+    assert re.search(r"^debian13b +\S+Z +\S+@\S+ +MLP +2 +1$", status.text, re.MULTILINE)
+
+
+def test_going_back_in_the_catalogue_restarts_nothing(rollout, play, second_version, server_on, digits):
+    """It also ends the hold of the rollback above."""
     server = server_on("debian13b")
     before = server.main_pid()
     models = [

@@ -92,7 +92,7 @@ def look(module: AnsibleModule, params: dict[str, Any]) -> tuple[dict[str, Any],
         "account": account_facts(params, problems),
     }
     if params["apt"]:
-        facts["apt"] = apt_facts(module, params["apt"], problems)
+        facts["apt"] = apt_facts(module, params["apt"], params["apt_netrc"], problems)
     if params["package"]:
         facts["package"] = package_facts(module, params["name"], params["data_path"], params["package"], problems)
     if params["servers"]:
@@ -144,13 +144,15 @@ def _has_account(user: str, group: str) -> bool:
         return False
 
 
-def apt_facts(module: AnsibleModule, wanted: dict[str, Any], problems: list[str]) -> dict[str, bool]:
+def apt_facts(module: AnsibleModule, wanted: dict[str, Any], netrc: str, problems: list[str]) -> dict[str, bool]:
     """Return whether the signing key and the source are as they should be."""
     if wanted["shared_origin"]:
         others_of_origin(module, wanted["shared_origin"], problems)
     return {
         "key_up_to_date": signing_key.is_up_to_date(wanted["key"], datetime.now(timezone.utc)),
-        "source_up_to_date": Source(module, {"state": "present", "root": "/", **wanted["source"]}).is_up_to_date(),
+        "source_up_to_date": Source(
+            module, {"state": "present", "root": "/", "netrc": netrc, **wanted["source"]}
+        ).is_up_to_date(),
     }
 
 
@@ -255,7 +257,7 @@ def model_facts(params: dict[str, Any], problems: list[str]) -> dict[str, Any] |
         problems.append(str(error))
         return None
     try:
-        is_prunable = any(plan.has_something for plan in make_plans(wanted))
+        is_prunable = any(plan.has_something for plan in make_plans({**wanted, "config_path": params["config_path"]}))
     except (OSError, TypeError, ValueError):  # as where another run removes a model: prune itself says what is wrong
         is_prunable = True
     return {**facts, "prunable": is_prunable}

@@ -16,6 +16,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.managed_file import write_managed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import UNIT_PATH
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
+    HISTORY,
+    HOLDS,
+    mark_holds,
+    read_holds,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import (
     ModelsConfig,
     bring,
@@ -43,6 +49,9 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     right_access,
 )
 
+# What the configuration directory has of earlier runs.
+RECORDS = (LAST_GOOD, HISTORY, HOLDS)
+
 
 @dataclass
 class Changes:
@@ -69,13 +78,17 @@ def configure(
     for one in params["instances"]:
         if one["name"]:
             _make_directory(module, Path(one["config_path"]), params["group"], changes)
+    held: set[str] = set()
     for one in params["instances"]:
         outcome = bring(module, _models_config(params, one, samples))
+        held.update(outcome.held)
         changes.changed = changes.changed or outcome.changed
         changes.diff.append(outcome.diff)
         changes.models_config[one["unit"]] = {"live": outcome.live, "steps": outcome.steps}
         if outcome.restart_reason:
             changes.restart[one["unit"]] = outcome.restart_reason
+    if not module.check_mode:
+        mark_holds(params["config_path"], held)
     _write_files(module, params["files"], changes)
     wanted = {one["unit"]: one["config_path"] for one in params["instances"]}
     stale = stale_units(family(params["unit"], params["config_path"]), wanted)
@@ -117,7 +130,16 @@ def _models_config(
         samples=samples,
         timeout_seconds=params["timeout_seconds"],
         heal=params["heal"],
+        holds={} if params["override"] else read_holds(params["config_path"]),
+        pending=_by_model(params["pending"] or []),
     )
+
+
+def _by_model(versions: list[dict[str, Any]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for one in versions:
+        found.setdefault(str(one["model"]), []).append(int(one["version"]))
+    return found
 
 
 def _write_files(module: AnsibleModule, files: list[dict[str, Any]], changes: Changes) -> None:
@@ -163,9 +185,10 @@ def _starts(module: AnsibleModule, params: dict[str, Any], changes: Changes) -> 
 def remove(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     """Take all servers of a family off the host. Returns the results of the module. Raises OSError."""
     stale = stale_units(family(params["unit"], params["config_path"]), {})
-    record = Path(params["config_path"], LAST_GOOD)
-    changed = bool(stale) or record.exists()
+    records = [path for path in (Path(params["config_path"], name) for name in RECORDS) if path.exists()]
+    changed = bool(stale or records)
     if not module.check_mode:
         remove_servers(module, stale, params["config_path"])
-        record.unlink(missing_ok=True)
+        for record in records:
+            record.unlink()
     return {"changed": changed, "diff": [gone_diff(f"{one['unit']}.service") for one in stale]}

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     ForeignListener,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import unit_properties
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
+    Hold,
+    held_model,
+    hold_of,
+    hold_words,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     parse_models_config,
 )
@@ -70,7 +76,8 @@ class ModelsConfig:
     """The models.config of one unit, whose name ends in .service, and the models that it is to have.
 
     samples are requests by model, as catalog_samples returns them. heal says what to do with a server that takes no
-    file any more: none, or restart.
+    file any more: none, or restart. holds are the models that were rolled back, and pending the versions that check
+    mode does not see on the host.
     """
 
     unit: str
@@ -82,27 +89,35 @@ class ModelsConfig:
     samples: dict[str, list[dict[str, Any]]]
     timeout_seconds: float
     heal: str = "none"
+    holds: dict[str, Hold] = field(default_factory=dict)
+    pending: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
 class Outcome:
-    """What has become of a models.config. live says whether a running server has taken it, steps how."""
+    """What has become of a models.config. live says whether a running server has taken it, steps how.
+
+    held are the models that stay at what they were rolled back to.
+    """
 
     changed: bool
     diff: dict[str, str]
     live: bool = False
     steps: list[str] = field(default_factory=list)
     restart_reason: str = ""
+    held: dict[str, Hold] = field(default_factory=dict)
 
 
 def bring(module: AnsibleModule, config: ModelsConfig) -> Outcome:
     """Bring the file, and a running server, to what the catalogue says. Fails the module where that cannot be."""
-    models = wanted_models(module, config)
+    models, held = wanted_models(module, config)
+    # The samples are those of what the catalogue asks for.
+    config = replace(config, samples={name: one for name, one in config.samples.items() if name not in held})
     file = ManagedFile(module, config.path, "root", config.group, "0640")
     before, after = read(config.path)[0], render(models)
     shown = before.encode(errors="surrogateescape").decode(errors="replace")
     header = {"before_header": str(config.path), "after_header": str(config.path)}
-    outcome = Outcome(before != after, {"before": shown, "after": after, **header})
+    outcome = Outcome(before != after, {"before": shown, "after": after, **header}, held=held)
     if not module.check_mode:
         try:
             apply(module, config, file, models, outcome)
@@ -245,17 +260,24 @@ def why_not_live(
     return "" if observe(client, before, models).answers else "the running server answers nothing"
 
 
-def wanted_models(module: AnsibleModule, config: ModelsConfig) -> Models:
-    """Return the models of the catalogue. Fails the module for what may not reach the file."""
+def wanted_models(module: AnsibleModule, config: ModelsConfig) -> tuple[Models, dict[str, Hold]]:
+    """Return the models of the catalogue, and those of them that are held at something else.
+
+    Fails the module for what may not reach the file.
+    """
     paths = {entry["name"]: {"base_path": str(config.base_path / entry["name"])} for entry in config.catalog}
     published = published_of(paths)
     if module.check_mode:
         for entry in config.catalog:
-            published[entry["name"]] = sorted({*published[entry["name"]], *announced_versions(entry)})
+            name = entry["name"]
+            published[name] = sorted({*published[name], *announced_versions(entry), *config.pending.get(name, [])})
     refused = {name: list(withdrawn(ModelStore(config.base_path / name))) for name in paths}
     current = read(config.path)[1]
     models, problems = catalog_models(config.catalog, config.base_path, published, refused, current)
     by_name = {model["name"]: model for model in models}
+    found = {name: hold_of(config.holds, model, published[name]) for name, model in by_name.items()}
+    held = {name: hold for name, hold in found.items() if hold}
+    by_name.update({name: held_model(by_name[name], hold) for name, hold in held.items()})
     if not problems and not module.check_mode:
         problems = [
             f"{problem}; run the role tfserving_models first, or remove the model from tfserving_models_catalog"
@@ -263,4 +285,6 @@ def wanted_models(module: AnsibleModule, config: ModelsConfig) -> Models:
         ]
     if problems:
         module.fail_json(msg="\n".join(["models.config cannot be written:", *(f"- {one}" for one in problems)]))
-    return by_name
+    for name, hold in held.items():
+        module.warn(hold_words(name, hold))
+    return by_name, held

@@ -21,6 +21,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     retained_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import needed_versions
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingError, reason
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
@@ -31,6 +32,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     walk,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import unproven
 
 POLL_SECONDS = 0.5
 UNLOAD_SECONDS = 10
@@ -38,7 +40,7 @@ HTTP_NOT_FOUND = 404
 
 # What ModelStore names beside a version, and what its writers add to that.
 _BESIDE = re.compile(
-    r"\.(?:(?P<removed>removed|withdrawn)|(?P<staging>staging|incoming|basis)|(?P<manifest>manifest|unproven))"
+    r"\.(?:(?P<removed>removed|withdrawn)|(?P<staging>staging|incoming|basis|distributed)|(?P<manifest>manifest|unproven))"
     r"-(?P<version>[0-9]+)(?P<suffix>(?:\.[a-z]+)*)"
 )
 _MARK = ".json"  # the suffix of what outlives a version that was withdrawn
@@ -72,10 +74,13 @@ class PrunePlan:
         return sorted({path.name for path in self.store.path.iterdir()} - gone)
 
 
-def plan_listed(base_path: Path, entry: dict[str, Any], keep: int | None, pending: set[int]) -> PrunePlan:
+def plan_listed(
+    base_path: Path, entry: dict[str, Any], keep: int | None, pending: set[int], needed: set[int]
+) -> PrunePlan:
     """Return what may go of a model of the catalogue; keep is for an entry without its own.
 
-    pending versions count as published. Raises ValueError for an entry that says nothing that could be meant.
+    pending versions count as published; needed ones stay, as a rollback would serve them. Raises ValueError for an
+    entry that says nothing that could be meant.
     """
     store = ModelStore(base_path / entry["name"])
     keep = keep if entry.get("keep") is None else entry["keep"]
@@ -92,7 +97,9 @@ def plan_listed(base_path: Path, entry: dict[str, Any], keep: int | None, pendin
             version not in published and version in retained_versions(keep, policy, labels, available | {version})
         )
 
-    surplus = sorted(published - set(retained_versions(keep, policy, labels, available)))
+    surplus = sorted(published - needed - set(retained_versions(keep, policy, labels, available)))
+    if unproven(store):  # no server is known to serve these: what is served may be the one before
+        surplus = [version for version in surplus if version != max(published - set(unproven(store)), default=None)]
     ours = [version for version in surplus if store.manifest(version).exists()]
     unmanaged = [version for version in surplus if version not in ours]
     return PrunePlan(entry["name"], store, ours, unmanaged, leftovers(store, is_wanted))
@@ -382,7 +389,14 @@ def make_plans(params: Mapping[str, Any]) -> list[PrunePlan]:
     for one in params.get("pending") or []:
         pending.setdefault(str(one["model"]), set()).add(int(one["version"]))
     plans = [
-        plan_listed(base_path, entry, params["keep"], pending.get(entry["name"], set())) for entry in params["catalog"]
+        plan_listed(
+            base_path,
+            entry,
+            params["keep"],
+            pending.get(entry["name"], set()),
+            needed_versions(params["config_path"], entry["name"]),
+        )
+        for entry in params["catalog"]
     ]
     return plans + plan_unlisted(base_path, {plan.model for plan in plans}, params["purge"])
 

@@ -19,6 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     UNIT_PATH,
     properties_of,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import note_served
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.config_files import (
     parse_models_config,
 )
@@ -135,6 +136,7 @@ class Servers:
             for name, versions in expected_versions(models).items():
                 for version in versions:
                     prove(ModelStore(Path(models[name]["base_path"])), version)
+        note_served(self._config_path, [str(server.models_config.parent) for server in servers])
 
     def roll_back(self, restart: bool, refused_before: list[dict[str, Any]]) -> dict[str, Any]:
         """Roll back to what was recorded, and return the module's result. Raises OSError."""

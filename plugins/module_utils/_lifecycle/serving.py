@@ -9,6 +9,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
+    end_holds,
+    without_held,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.removal import gone_diff
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.package_change import Store
@@ -30,8 +34,8 @@ def confirm(
 ) -> dict[str, Any]:
     """Return the results of the module model_servers once all instances serve.
 
-    Then the files that no server reads any more are removed, what serves is recorded, and the package before a change
-    is forgotten. Raises NotReady and OSError.
+    Then the files that no server reads any more are removed, what serves is recorded and noted in the host's history,
+    and the package before a change is forgotten. Raises NotReady and OSError.
     """
     unused = [
         path
@@ -39,7 +43,9 @@ def confirm(
         for path in (Path(one["config_path"], name) for name in START_FILES if name not in one["files"])
         if path.exists()
     ]
+    config_path = params["config_path"]
     if not module.check_mode:
+        samples = without_held(samples, config_path)
         for one in params["instances"]:
             unit = SystemdUnit(module, f"{one['unit']}.service")
             where = Ports(one["rest_api_port"], one["port"] or DEFAULT_GRPC_PORT)
@@ -49,6 +55,7 @@ def confirm(
         for path in unused:
             path.unlink()
         servers.record(unless_recorded=False)
+        end_holds(config_path)
         store = Store(params["package_directory"])
         change = store.change()
         if change and change.is_installed:

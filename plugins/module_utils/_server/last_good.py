@@ -8,7 +8,7 @@ when a run has succeeded, and is what a failed run rolls back to.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
@@ -69,6 +69,18 @@ def write_last_good(config_path: str, directories: dict[str, str], invocations: 
     """Write what is on disk now. Raises OSError."""
     facts = {str(path): describe(path) for path in files_of(directories)}
     files = {path: one for path, one in facts.items() if one is not None}
-    record = LastGood(directories, files, invocations)
+    _write(config_path, LastGood(directories, files, invocations))
+
+
+def write_last_good_models(config_path: str) -> None:
+    """Write what each models.config is now, and leave the rest, which no start may have proved. Raises OSError."""
+    record = read_last_good(config_path)
+    if record:
+        paths = [Path(directory, MODELS_CONFIG) for directory in record.directories.values()]
+        told = {str(path): facts for path in paths if (facts := describe(path)) is not None}
+        _write(config_path, replace(record, files={**record.files, **told}))
+
+
+def _write(config_path: str, record: LastGood) -> None:
     if record != read_last_good(config_path):
         write_json(Path(config_path, LAST_GOOD), asdict(record), mode=0o600)
