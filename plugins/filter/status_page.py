@@ -25,6 +25,11 @@ options:
     description: When the servers were asked, as it is to be printed.
     type: str
     required: true
+  changes:
+    description: The last changes of the hosts, each with host, time, by, model, from and to. None are shown by default.
+    type: list
+    elements: dict
+    default: []
 author:
   - The modelops.tensorflow_serving authors
 """
@@ -40,7 +45,7 @@ _value:
 """
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -49,7 +54,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils import
 TEMPLATES = Path(status_rows.__file__).parent
 
 
-def status_page(rows: list[dict[str, Any]], columns: list[str], asked_at: str) -> str:
+CHANGES = ("host", "time", "by", "model", "from", "to")
+
+
+def status_page(
+    rows: list[dict[str, Any]], columns: list[str], asked_at: str, changes: Sequence[dict[str, Any]] = ()
+) -> str:
     """Return the page that DOCUMENTATION describes."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -62,6 +72,8 @@ def status_page(rows: list[dict[str, Any]], columns: list[str], asked_at: str) -
         rows=rows,
         columns=columns,
         asked_at=asked_at,
+        changes=changes,
+        change_columns=CHANGES,
         hosts=len({row["host"] for row in rows}),
         drifted=len({row["host"] for row in rows if row["verdict"] == status_rows.DRIFT}),
         served=sum(row["verdict"] == status_rows.SERVED for row in rows),

@@ -106,6 +106,18 @@ def test_every_instance_has_rows() -> None:
     ]
 
 
+def test_model_that_is_held_after_a_rollback_is_drift_where_the_catalogue_says_otherwise() -> None:
+    held = {"held": "rolled back at T by alice"}
+    catalog = [entry(model_version_policy={"specific": {"versions": [2]}})]
+    rows = [version(2, "END", **held), version(1, **held)]
+    assert drift(fleet(rows, catalog=catalog))["h1"] == (
+        "rolled back at T by alice, and the catalogue says to serve version 2; "
+        "rolled back at T by alice, and the catalogue does not say to serve it"
+    )
+    catalog = [entry(model_version_policy={"specific": {"versions": [1]}})]
+    assert drift(fleet(rows, catalog=catalog)) == {"h1": ""}
+
+
 def test_equal_servers_have_no_drift() -> None:
     assert drift(fleet([version(1)], [version(1)], [version(1)])) == {"h1": "", "h2": "", "h3": ""}
 
@@ -268,6 +280,12 @@ def test_page_says_how_many_hosts_drift() -> None:
     )
     text = status_page(fleet([version(1)], [version(1)], [version(2)]), COLUMNS, "now")
     assert '<strong class="drift">Drift on 1.</strong>' in text
+
+
+def test_page_shows_the_last_changes() -> None:
+    told = {"host": "h1", "time": "t", "by": "<b>alice</b>", "model": "MLP", "from": "1", "to": "2"}
+    page = Reader(status_page(fleet([version(2)]), COLUMNS, "now", [told]))
+    assert page.rows[-2:] == [[*told], [*told.values()]]
 
 
 def test_page_shows_what_servers_say_as_text_and_takes_nothing_from_elsewhere() -> None:
