@@ -91,7 +91,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     RollbackError,
     roll_back,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.ready import NotReady
 
 
 def main() -> None:
@@ -109,7 +108,7 @@ def main() -> None:
     )
     try:
         result = roll_back(module, module.params)
-    except (RollbackError, NotReady, ForeignListener, OSError) as error:
+    except (RollbackError, ForeignListener, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

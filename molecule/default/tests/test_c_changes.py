@@ -119,6 +119,20 @@ def test_rollback_serves_what_was_served_before_until_the_catalogue_changes(roll
     assert re.search(r"^debian13b +\S+Z +\S+@\S+ +MLP +2 +1$", status.text, re.MULTILINE)
 
 
+def test_rollback_starts_a_server_that_is_down_and_an_override_ends_it(rollout, play, second_version, server_on):
+    server, limit = server_on("debian12"), "--limit=debian12"
+    server.host.check_output("systemctl stop tensorflow-model-server")
+    variables = {"examples_directory": str(second_version)}
+    played = play(ROLLBACK, limit, variables=variables)
+    assert not played.failed, played.text
+    for model in ("MLP", "MLP_custom"):
+        assert server.versions(model) == {1: "AVAILABLE"}
+    played = play(SERVING, limit, variables={**variables, "tfserving_rollout_override": True})
+    assert not played.failed, played.text
+    for model in ("MLP", "MLP_custom"):
+        assert server.versions(model)[2] == "AVAILABLE"
+
+
 def test_going_back_in_the_catalogue_restarts_nothing(rollout, play, second_version, server_on, digits):
     """It also ends the hold of the rollback above."""
     server = server_on("debian13b")

@@ -20,6 +20,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     HISTORY,
     HOLDS,
     mark_holds,
+    note_served,
+    read_history,
     read_holds,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import (
@@ -73,8 +75,12 @@ def configure(
     models.
     """
     changes = Changes([], changed=False, restart={})
-    if not module.check_mode and read_last_good(params["config_path"]) is None:
-        servers.record(unless_recorded=True)
+    if not module.check_mode:
+        if read_last_good(params["config_path"]) is None:
+            servers.record(unless_recorded=True)
+        if not read_history(params["config_path"]):
+            directories = family(params["unit"], params["config_path"]).values()
+            note_served(params["config_path"], directories, proven_only=True)
     for one in params["instances"]:
         if one["name"]:
             _make_directory(module, Path(one["config_path"]), params["group"], changes)

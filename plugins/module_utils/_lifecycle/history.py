@@ -23,6 +23,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import read
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import unproven
 
 HISTORY = ".history.json"
 HOLDS = ".rolled-back.json"
@@ -64,30 +65,37 @@ def write_history(config_path: str, history: History) -> None:
         write_json(Path(config_path, HISTORY), history, mode=0o600)
 
 
-def served_states(directories: Iterable[str]) -> dict[str, State]:
-    """Return what servers with these configuration directories serve of what is on disk."""
+def served_states(directories: Iterable[str], *, proven_only: bool = False) -> dict[str, State]:
+    """Return what servers with these configuration directories serve of what is on disk.
+
+    With proven_only, versions that no server has served yet do not count.
+    """
     states = {}
     for directory in directories:
         models = read(Path(directory, MODELS_CONFIG))[1] or {}
-        published = published_of(models)
-        for name, model in models.items():
-            store = ModelStore(Path(model.get("base_path", "")))
+        for name, published in published_of(models).items():
+            model, store = models[name], ModelStore(Path(models[name].get("base_path", "")))
+            there = set(published) - set(unproven(store) if proven_only else ())
             states[name] = {
                 "versions": {
                     str(version): (store.read_manifest(version) or {}).get("digest")
-                    for version in wanted_versions(model, published[name])
+                    for version in wanted_versions(model, sorted(there))
                 },
                 "labels": dict(model.get("version_labels", {})),
             }
     return states
 
 
-def with_entry(history: History, served: dict[str, State], by: str) -> History:
+def with_entry(history: History, served: dict[str, State], held: Iterable[str], by: str) -> History:
     """Return a history with what is served now, where that is something else than its last entry.
 
-    What is served again is not what was rolled back from any more.
+    What is served again is not what was rolled back from any more; nor is what is served last, of a model that is not
+    held: a rollback that was killed has left that.
     """
     last = history[-1]["models"] if history else {}
+    if history:
+        rejected = [name for name in history[-1]["rejected"] if name in held or served.get(name) != last.get(name)]
+        history = [*history[:-1], {**history[-1], "rejected": rejected}]
     if not served or served == last:
         return history
     again = {name for name, state in served.items() if state != last.get(name)}
@@ -108,7 +116,7 @@ def _shortened(history: History) -> History:
     surplus = len(history) - MOST_ENTRIES
     if surplus <= 0:
         return history
-    needed = {_previous_index(history, name) for name in history[-1]["models"]}
+    needed = {index for name in history[-1]["models"] for index in _earlier(history, name)[:1]}
     gone = [index for index in range(len(history) - 1) if index not in needed][:surplus]
     return [entry for index, entry in enumerate(history) if index not in gone]
 
@@ -119,36 +127,39 @@ def rejecting(history: History, names: Iterable[str]) -> History:
     return [*older, {**last, "rejected": sorted({*last["rejected"], *names})}]
 
 
-def note_served(config_path: str, directories: Iterable[str]) -> None:
-    """Note what is served now, where that is something else than before. Raises OSError."""
-    write_history(config_path, with_entry(read_history(config_path), served_states(directories), who()))
+def note_served(config_path: str, directories: Iterable[str], *, proven_only: bool = False) -> None:
+    """Note what is served now, where that is something else than before; see served_states. Raises OSError."""
+    served = served_states(directories, proven_only=proven_only)
+    history, held = read_history(config_path), read_holds(config_path)
+    write_history(config_path, with_entry(history, served, held, who()))
 
 
-def previous(history: History, name: str) -> State | None:
-    """Return what was served of a model before what is served now, None where there is nothing.
+def earlier(history: History, name: str) -> list[State]:
+    """Return what was served of a model before what is served now, the newest first.
 
     What it was rolled back from does not count.
     """
-    index = _previous_index(history, name)
-    return None if index is None else history[index]["models"][name]
+    return [history[index]["models"][name] for index in _earlier(history, name)]
 
 
-def _previous_index(history: History, name: str) -> int | None:
+def _earlier(history: History, name: str) -> list[int]:
     there = [entry["models"].get(name) for entry in history]
     if not there or not there[-1]:
-        return None
+        return []
     rejected = [entry["models"].get(name) for entry in history if name in entry["rejected"]]
-    found = (
-        index for index, one in enumerate(there) if one and one["versions"] and one != there[-1] and one not in rejected
-    )
-    return max(found, default=None)
+    return [
+        index
+        for index, one in reversed(list(enumerate(there)))
+        if one and one["versions"] and one != there[-1] and one not in rejected
+    ]
 
 
 def needed_versions(config_path: str, name: str) -> set[int]:
-    """Return the versions that a rollback of a model would serve, and those that it is held at."""
-    hold = read_holds(config_path).get(name, {"versions": []})
-    before = previous(read_history(config_path), name) or {"versions": {}}
-    return {*map(int, before["versions"]), *hold["versions"]}
+    """Return the versions that a rollback of a model would serve, now or once a newer one is noted as served."""
+    history = read_history(config_path)
+    kept = earlier(history, name)[:1] + [entry["models"][name] for entry in history[-1:] if name in entry["models"]]
+    held = read_holds(config_path).get(name, {"versions": []})["versions"]
+    return {*held, *(int(version) for state in kept for version in state["versions"])}
 
 
 def changes(history: History, most: int) -> list[dict[str, str]]:
@@ -214,15 +225,18 @@ def asked_for(model: Mapping[str, Any], published: list[int]) -> dict[str, Any]:
     return {"versions": wanted_versions(dict(model), published), "labels": dict(model.get("version_labels", {}))}
 
 
-def hold_of(holds: Mapping[str, Hold], model: Mapping[str, Any], published: list[int]) -> Hold | None:
+def hold_of(
+    holds: Mapping[str, Hold], model: Mapping[str, Any], published: list[int], *, is_as_before: bool = False
+) -> Hold | None:
     """Return the hold that is in force for a ModelConfig of the catalogue, None where there is none.
 
-    One whose versions are gone counts for nothing.
+    One whose versions are gone counts for nothing. A model that is_as_before is what the file has, as the catalogue
+    asks for a version that was withdrawn.
     """
     hold = holds.get(model["name"])
-    if not hold or hold["instead_of"] != asked_for(model, published) or not set(hold["versions"]) <= set(published):
+    if not hold or not set(hold["versions"]) <= set(published):
         return None
-    return hold
+    return hold if is_as_before or hold["instead_of"] == asked_for(model, published) else None
 
 
 def held_model(model: Mapping[str, Any], hold: Hold) -> dict[str, Any]:

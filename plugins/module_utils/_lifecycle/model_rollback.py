@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     Hold,
     State,
     asked_for,
+    earlier,
     held_model,
     note_served,
     now,
-    previous,
     read_history,
     read_holds,
     rejecting,
@@ -32,11 +33,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     write_holds,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import (
-    ModelsConfig,
-    Outcome,
-    apply,
     running_pid,
+    why_not_live,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     MODELS_CONFIG,
     family,
@@ -45,38 +45,50 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     write_last_good_models,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
+    LiveConfig,
     Models,
+    NotTaken,
+    Observed,
+    Stuck,
+    Versions,
     catalog_models,
+    observe,
     published_of,
+    wanted_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import read
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.ready import wait_until_ready
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import (
+    read,
+    render,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
-    local_client,
-    ports,
-    process_flags,
+    poll_wait_seconds,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import SystemdUnit
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
+    NotServed,
+    wait_until_served,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
 
 
 class RollbackError(Exception):
-    """Nothing is rolled back on this host; the text has a line for each model that cannot be."""
+    """Nothing is rolled back on this host, and the text says why."""
 
 
 def roll_back(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     """Roll models back, and return the result of the module model_rollback, whose params these are.
 
-    Raises RollbackError before anything is changed, OSError, and NotReady. Where a server does not serve what it served
-    before, everything is put back, and the module fails.
+    Raises RollbackError, ForeignListener and OSError. Where a server does not serve what it served before, everything
+    is put back.
     """
     config_path = params["config_path"]
     directories = family(params["unit"], config_path)
     files = {unit: read(Path(directory, MODELS_CONFIG))[1] or {} for unit, directory in directories.items()}
-    history = with_entry(read_history(config_path), served_states(directories.values()), who())
+    history = _history(config_path, served_states(directories.values()))
     targets, problems = _targets(history, {name: model for one in files.values() for name, model in one.items()})
     names = [entry["name"] for entry in params["catalog"]]
+    if params["models"] and not set(params["models"]) & set(names):
+        raise RollbackError(f"tfserving_models_catalog has no model {' and none '.join(params['models'])}")
     for name in params["models"]:
         if name not in names:
             module.warn(f"{name} is no model of this host's tfserving_models_catalog")
@@ -113,15 +125,25 @@ def roll_back(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _history(config_path: str, served: dict[str, State]) -> History:
+    """Return the history with what is served now, less what a rollback that was killed has brought: it is finished."""
+    noted, holds = read_history(config_path), read_holds(config_path)
+    rejected = noted[-1]["rejected"] if noted else []
+    if any(name in holds and served.get(name) != noted[-1]["models"].get(name) for name in rejected):
+        return noted
+    return with_entry(noted, served, holds, who())
+
+
 def _targets(history: History, models: Models) -> tuple[dict[str, State], dict[str, str]]:
     """Return what each model goes back to, and why others cannot; models are those that servers are told of."""
     targets: dict[str, State] = {}
     problems: dict[str, str] = {}
     for name, published in published_of(models).items():
-        target = previous(history, name)
+        store = ModelStore(Path(models[name]["base_path"]))
+        refused = {str(version) for version in withdrawn(store)}
+        target = next((one for one in earlier(history, name) if not refused & one["versions"].keys()), None)
         if target is None:
             continue
-        store = ModelStore(Path(models[name]["base_path"]))
         gone = [version for version in map(int, target["versions"]) if version not in published]
         other = [
             int(version)
@@ -160,6 +182,74 @@ def _holds(params: dict[str, Any], targets: dict[str, State], current: Models) -
     }
 
 
+@dataclass
+class _ServerRollback:
+    """One server whose models.config changes: before and after are the models, text is what lies there before.
+
+    Of models that are not rolled back, waited is only for what was served before: they may have troubles of their own.
+    """
+
+    server: Server
+    file: ManagedFile
+    before: Models
+    after: Models
+    text: str
+    timeout_seconds: float
+    at_start: Observed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.at_start = observe(self.server.client(self._pid()), self.before, self.after)
+
+    def _pid(self) -> int:
+        return running_pid(self.server.module, self.server.unit.name)
+
+    def _published(self) -> Versions:
+        """Return the versions on disk, of models that stay as they are those that are served."""
+        published = published_of(self.after)
+        return {
+            name: [one for one in versions if one in self.at_start.available.get(name, [])]
+            if self.after[name] == self.before.get(name)
+            else versions
+            for name, versions in published.items()
+        }
+
+    def _live(self, pid: int) -> LiveConfig:
+        server, poll_wait = self.server, poll_wait_seconds(self.server.flags(pid))
+        return LiveConfig(server.client(pid), server.unit, self.file.write, render, {}, self.timeout_seconds, poll_wait)
+
+    def carry_out(self) -> None:
+        """Have the server serve it; one that cannot be told while it runs is restarted. Raises NotTaken and NotServed.
+
+        Where a running server does not take the new file, it has the old one again.
+        """
+        pid, path = self._pid(), str(self.server.models_config)
+        client = self.server.client(pid)
+        if not why_not_live(pid, self.server.flags(pid), path, client, self.before, self.after):
+            live = self._live(pid)
+            try:
+                live.replace(self.before, self.after, render(self.after), self._published())
+                return
+            except Stuck:
+                pass  # a restart helps
+            except NotTaken as error:
+                raise NotTaken(f"{str(error).rstrip('.')}. {self.put_back()}", error.refused) from error
+        self.file.write(render(self.after))
+        self.server.restart()
+        published = self._published()
+        expected = {name: wanted_versions(model, published[name]) for name, model in self.after.items()}
+        client = self.server.client(self._pid())
+        wait_until_served(client, self.server.unit, expected, {}, self.timeout_seconds)
+
+    def put_back(self) -> str:
+        """Have the server at the old file again, and return a sentence about that."""
+        try:
+            current = read(self.server.models_config)[1] or {}
+            return self._live(self._pid()).put_back(current, self.before, self.text, self.at_start)
+        except Stuck as error:
+            self.file.write(self.text)
+            return f"{error}; restart it"
+
+
 def _carry_out(
     module: AnsibleModule,
     params: dict[str, Any],
@@ -168,54 +258,39 @@ def _carry_out(
     holds: dict[str, Hold],
     history: History,
 ) -> None:
-    """Have the servers serve what is held, or put back everything that was written."""
+    """Have the servers serve what is held, or put back everything that was written. Raises RollbackError."""
     config_path = params["config_path"]
     old_history, old_holds = read_history(config_path), read_holds(config_path)
-    written: dict[ManagedFile, str] = {}
+    changes = []
+    for unit, directory in directories.items():
+        after = {name: held_model(one, holds[name]) if name in holds else one for name, one in files[unit].items()}
+        if after != files[unit]:
+            server = Server(module, unit, directory)
+            file = ManagedFile(module, server.models_config, "root", params["group"], "0640")
+            text = read(server.models_config)[0]
+            changes.append(_ServerRollback(server, file, files[unit], after, text, params["timeout_seconds"]))
+    done: list[_ServerRollback] = []
     is_done = False
     try:
         write_history(config_path, history)
         write_holds(config_path, {**old_holds, **holds})
-        for unit, directory in directories.items():
-            models = {name: held_model(one, holds[name]) if name in holds else one for name, one in files[unit].items()}
-            if models != files[unit]:
-                path = Path(directory, MODELS_CONFIG)
-                file = ManagedFile(module, path, "root", params["group"], "0640")
-                written[file] = read(path)[0]
-                _bring(module, params, SystemdUnit(module, f"{unit}.service"), path, file, models)
-        write_last_good_models(config_path)
+        for change in changes:
+            try:
+                change.carry_out()
+            except NotServed as error:
+                if not isinstance(error, NotTaken):  # which has the old file again
+                    done.append(change)
+                raise RollbackError(f"{change.server.unit.name} does not serve it: {error}") from error
+            done.append(change)
         note_served(config_path, directories.values())
+        write_last_good_models(config_path, [change.server.models_config for change in changes])
         is_done = True
     finally:
         if not is_done:
-            for file, text in written.items():
-                file.write(text)
             write_holds(config_path, old_holds)
             write_history(config_path, old_history)
-
-
-def _bring(
-    module: AnsibleModule, params: dict[str, Any], unit: SystemdUnit, path: Path, file: ManagedFile, models: Models
-) -> None:
-    """Have one server serve these models. One that cannot be told of them while it runs is restarted."""
-    config = ModelsConfig(
-        unit=unit.name,
-        path=path,
-        group=params["group"],
-        rest_api_port=0,
-        base_path=Path(params["base_path"]),
-        catalog=[],
-        samples={},
-        timeout_seconds=params["timeout_seconds"],
-        heal="restart",
-    )
-    outcome = Outcome(changed=True, diff={})
-    apply(module, config, file, models, outcome)
-    if not outcome.live:
-        module.run_command(["systemctl", "reset-failed", unit.name])
-        module.run_command(["systemctl", "restart", unit.name], check_rc=True)
-    client = local_client(ports(process_flags(running_pid(module, unit.name))), unit.cgroup)
-    wait_until_ready(client, unit, path, {}, params["timeout_seconds"])
+            for change in reversed(done):
+                change.put_back()
 
 
 def _entry(name: str, hold: Hold) -> str:

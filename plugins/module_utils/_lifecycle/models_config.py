@@ -275,7 +275,10 @@ def wanted_models(module: AnsibleModule, config: ModelsConfig) -> tuple[Models, 
     current = read(config.path)[1]
     models, problems = catalog_models(config.catalog, config.base_path, published, refused, current)
     by_name = {model["name"]: model for model in models}
-    found = {name: hold_of(config.holds, model, published[name]) for name, model in by_name.items()}
+    found = {
+        name: hold_of(config.holds, model, published[name], is_as_before=model is (current or {}).get(name))
+        for name, model in by_name.items()
+    }
     held = {name: hold for name, hold in found.items() if hold}
     by_name.update({name: held_model(by_name[name], hold) for name, hold in held.items()})
     if not problems and not module.check_mode:

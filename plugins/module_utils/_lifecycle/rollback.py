@@ -79,6 +79,7 @@ class Server:
     """One unit of a family, with its configuration directory."""
 
     def __init__(self, module: AnsibleModule, unit: str, directory: str) -> None:
+        self.module = module
         self.unit = SystemdUnit(module, f"{unit}.service")
         self.unit_file = UNIT_PATH / self.unit.name
         self.models_config = Path(directory, MODELS_CONFIG)
@@ -96,6 +97,11 @@ class Server:
         """Return the flags of its process, or those with which systemd would start it."""
         facts = describe(self.unit_file) or {"text": ""}
         return process_flags(pid) or dict(re.findall(r"--(\w+)=(\S+)", facts["text"]))
+
+    def restart(self) -> None:
+        """Start it at boot and now, whatever systemd thinks of its failures."""
+        for word in ("reset-failed", "enable", "restart"):
+            self.module.run_command(["systemctl", word, self.unit.name])
 
     def client(self, pid: int) -> ServingClient:
         """Return a client that takes no other's answers."""
@@ -131,12 +137,14 @@ class Servers:
         states = {} if unless_recorded else properties_of(self._module, names, "InvocationID")
         invocations = {name: facts.get("InvocationID", "") for name, facts in states.items()}
         write_last_good(self._config_path, family(self._unit, self._config_path), invocations)
+        if unless_recorded:  # what has served, but for what was published since
+            return
+        note_served(self._config_path, [str(server.models_config.parent) for server in servers])
         for server in servers:
             models = server.models()
             for name, versions in expected_versions(models).items():
                 for version in versions:
                     prove(ModelStore(Path(models[name]["base_path"])), version)
-        note_served(self._config_path, [str(server.models_config.parent) for server in servers])
 
     def roll_back(self, restart: bool, refused_before: list[dict[str, Any]]) -> dict[str, Any]:
         """Roll back to what was recorded, and return the module's result. Raises OSError."""
@@ -253,8 +261,8 @@ class Servers:
             # A version that has served before is not judged by samples that may be new.
             samples = {
                 model: self._samples.get(model, [])
-                for model in expected
-                if unproven(ModelStore(Path(models[model]["base_path"])))
+                for model, versions in expected.items()
+                if set(versions) & set(unproven(ModelStore(Path(models[model]["base_path"]))))
             }
             try:
                 wait_until_served(server.client(pid), server.unit, expected, samples, self._timeout_seconds)
@@ -274,9 +282,7 @@ class Servers:
         return is_outdated or not self._answers(server, int(states.get("MainPID") or 0))
 
     def _start(self, server: Server) -> None:
-        self._systemctl("reset-failed", server.unit.name)
-        self._systemctl("enable", server.unit.name)
-        self._systemctl("restart", server.unit.name)
+        server.restart()
         self._started.add(server.unit.name)
 
     def _systemctl(self, *words: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Iterable
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.files import (
     access_of,
@@ -72,11 +73,10 @@ def write_last_good(config_path: str, directories: dict[str, str], invocations: 
     _write(config_path, LastGood(directories, files, invocations))
 
 
-def write_last_good_models(config_path: str) -> None:
-    """Write what each models.config is now, and leave the rest, which no start may have proved. Raises OSError."""
+def write_last_good_models(config_path: str, paths: Iterable[Path]) -> None:
+    """Write what these models.config are now, and leave the rest, which no start may have proved. Raises OSError."""
     record = read_last_good(config_path)
     if record:
-        paths = [Path(directory, MODELS_CONFIG) for directory in record.directories.values()]
         told = {str(path): facts for path in paths if (facts := describe(path)) is not None}
         _write(config_path, replace(record, files={**record.files, **told}))
 

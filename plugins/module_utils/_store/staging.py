@@ -211,8 +211,11 @@ def publish_distributed(path: str, version: int) -> None:
             raise SavedModelError(
                 f"{store.distributed(version)} was changed or removed meanwhile; rerun the playbook to send it again"
             )
-        store.distributed_manifest(version).replace(store.manifest(version))
+        # It has two names until the version is there, so that one that is not published yet never lacks it.
+        store.manifest(version).unlink(missing_ok=True)
+        os.link(store.distributed_manifest(version), store.manifest(version))  # noqa: PTH200
         _appear(store, version, store.distributed(version))
+        store.distributed_manifest(version).unlink()
 
 
 def _appear(store: ModelStore, version: int, directory: Path) -> None:

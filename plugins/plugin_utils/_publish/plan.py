@@ -159,8 +159,9 @@ class Transfer:
 
     @property
     def asked(self) -> str:
-        """A digest of what the catalogue asks of the version besides its files: the contract and warm-up requests."""
-        return hashlib.sha256(json.dumps([self.contract, self.model.warmup], sort_keys=True).encode()).hexdigest()
+        """A digest of what the entry asks of the version besides its files: the contract and warm-up requests."""
+        said = json.dumps([self.model.contract, self.model.warmup], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     @property
     def generated_bytes(self) -> int:
@@ -274,7 +275,7 @@ def _plan_model(
             if version not in on_host:
                 transfer = _transfer(plan, model, version, _contract(model, version in served), sources)
                 come = distributed.get(version)
-                if come and come.asked == transfer.asked and _has_come_so(transfer, come, sources):
+                if come and _has_come_so(transfer, come, sources):
                     transfer = replace(transfer, signatures=come.signatures, is_distributed=True)
                 plan.transfers.append(transfer)
             else:
@@ -341,9 +342,11 @@ def _is_same(model: Model, version: int, there: Identity, sources: Sources) -> b
 
 def _has_come_so(transfer: Transfer, there: HostVersion, sources: Sources) -> bool:
     """Say whether a version that was distributed is what the transfer would bring."""
-    is_from_archive = bool(transfer.pull and transfer.pull.is_archive)
-    is_known = there.source_digest is not None or not is_from_archive
-    return is_known and _is_same(transfer.model, transfer.version, there, sources)
+    if there.asked != transfer.asked or not transfer.contract.keys() <= (there.signatures or {}).keys():
+        return False
+    if transfer.pull and transfer.pull.is_archive and there.source_digest is None:
+        return False
+    return _is_same(transfer.model, transfer.version, there, sources)
 
 
 def _check_unchanged(model: Model, version: int, there: Identity, free_number: int, sources: Sources) -> None:

@@ -14,19 +14,21 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
     MOST_ENTRIES,
     changes,
+    earlier,
     end_holds,
     held_model,
     hold_of,
     mark_holds,
     needed_versions,
     note_served,
-    previous,
     read_history,
     read_holds,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import catalog_models
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import read, render
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import NotServed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdraw
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_rollback
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")
@@ -91,7 +93,10 @@ def host(tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch:
     """It has served version 1 of both models, and serves version 2 of both."""
     made = Host(tmp_path, run_module)
     monkeypatch.setattr(planned, "family", lambda *_: {"server": made.config_path})
-    monkeypatch.setattr(planned, "_bring", lambda _, __, ___, ____, file, models: file.write(render(models)))
+    server = planned._ServerRollback
+    monkeypatch.setattr(server, "__post_init__", lambda _: None)
+    monkeypatch.setattr(server, "carry_out", lambda self: self.file.write(render(self.after)))
+    monkeypatch.setattr(server, "put_back", lambda self: self.file.write(self.text))
     for version in (1, 2):
         made.publish("MLP", version)
         made.publish("CNN", version)
@@ -126,7 +131,7 @@ def test_history_keeps_the_last_entries_and_what_a_model_goes_back_to_for_root_a
     history = read_history(host.config_path)
     assert len(history) == MOST_ENTRIES
     assert list(history[-1]["models"]["MLP"]["versions"]) == [str(MOST_ENTRIES + 4)]
-    assert needed_versions(host.config_path, "CNN") == {1}
+    assert needed_versions(host.config_path, "CNN") == {1, 2}
     assert Path(host.config_path, ".history.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -217,16 +222,50 @@ def test_version_that_a_server_has_loaded_by_itself_is_what_is_rolled_back_from(
     assert told(host.roll_back("MLP")) == [("MLP", "3", "2")]
 
 
+def test_rollback_that_was_killed_is_finished_by_the_next(host: Host) -> None:
+    host.publish("MLP", 3)
+    host.serve()
+    noted = Path(host.config_path, ".history.json").read_text()
+    host.roll_back("MLP")
+    history = json.loads(noted)  # as it is when the server has taken the file, and nothing is noted yet
+    history[-1]["rejected"] = ["MLP"]
+    Path(host.config_path, ".history.json").write_text(json.dumps(history))
+    assert told(host.roll_back("MLP")) == [("MLP", "3", "2")]
+    assert host.served()["MLP"] == "2"
+    assert told(host.roll_back("MLP")) == [("MLP", "2", "1")]
+
+
+def test_rollback_that_was_killed_before_it_held_anything_is_forgotten(host: Host) -> None:
+    path = Path(host.config_path, ".history.json")
+    history = json.loads(path.read_text())
+    history[-1]["rejected"] = ["MLP"]
+    path.write_text(json.dumps(history))
+    host.serve()
+    host.publish("MLP", 3)
+    host.serve()
+    assert told(host.roll_back("MLP")) == [("MLP", "3", "2")]
+
+
+def test_version_that_was_withdrawn_meanwhile_is_passed_over(host: Host) -> None:
+    host.publish("MLP", 3)
+    host.serve()
+    store = ModelStore(host.base_path / "MLP")
+    withdraw(store, 2, "x")
+    assert told(host.roll_back("MLP")) == [("MLP", "3", "1")]
+
+
+def test_names_of_no_model_are_an_error(host: Host) -> None:
+    assert "tfserving_models_catalog has no model MPL" in host.roll_back("MPL")["msg"]
+
+
 def test_what_was_rolled_back_from_counts_again_once_it_is_served_again(host: Host) -> None:
     host.roll_back("MLP")
-    assert previous(read_history(host.config_path), "MLP") is None
+    assert earlier(read_history(host.config_path), "MLP") == []
     Path(host.config_path, ".rolled-back.json").unlink()  # as with tfserving_rollout_override
     assert host.serve()["MLP"] == "2"
     host.publish("MLP", 3)
     host.serve()
-    before = previous(read_history(host.config_path), "MLP")
-    assert before is not None
-    assert list(before["versions"]) == ["2"]
+    assert [*earlier(read_history(host.config_path), "MLP")[0]["versions"]] == ["2"]
 
 
 def test_all_models_that_were_served_otherwise_go_back_by_default(host: Host) -> None:
@@ -274,20 +313,21 @@ def test_server_that_does_not_serve_it_leaves_everything_as_it_was(host: Host, m
     host.roll_back("MLP")
     before = {path: path.read_bytes() for path in Path(host.config_path).iterdir()}
 
-    def refuse(module: Any, _: Any, __: Any, ___: Any, file: Any, models: Any) -> None:
-        file.write(render(models))
-        module.fail_json(msg="the server does not take it")
+    def refuse(self: Any) -> None:
+        self.file.write(render(self.after))
+        raise NotServed("version 1 is END")
 
-    monkeypatch.setattr(planned, "_bring", refuse)
-    assert host.roll_back("MLP")["msg"] == "the server does not take it"
+    monkeypatch.setattr(planned._ServerRollback, "carry_out", refuse)
+    assert "does not serve it: version 1 is END" in host.roll_back("MLP")["msg"]
     assert {path: path.read_bytes() for path in Path(host.config_path).iterdir()} == before
 
 
 def test_pruning_spares_what_is_held_and_what_a_rollback_would_serve(host: Host) -> None:
-    assert needed_versions(host.config_path, "MLP") == {1}
     host.publish("MLP", 3)
     host.serve()
-    assert needed_versions(host.config_path, "MLP") == {2}
+    assert needed_versions(host.config_path, "MLP") == {2, 3}
+    host.publish("MLP", 4)  # which a server may have loaded by itself
+    assert told(host.roll_back("MLP", check=True)) == [("MLP", "4", "3")]
     host.roll_back("MLP")
-    assert needed_versions(host.config_path, "MLP") == {1, 2}
+    assert needed_versions(host.config_path, "MLP") == {2, 3}
     assert needed_versions(host.config_path, "other") == set()
