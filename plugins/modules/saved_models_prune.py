@@ -15,8 +15,8 @@ description:
     disk, and those that others have started - and a version that one of them uses stays. Of the models of a server that
     does not answer, or does not run, every version stays, with a warning.
   - A version that a server is about to unload is waited for.
-  - What M(modelops.tensorflow_serving.model_rollback) would serve stays, and of a model with versions that no server is
-    known to have served, the newest one that is.
+  - What M(modelops.tensorflow_serving.model_rollback) would serve stays. What servers have loaded by themselves is
+    noted in the host's history before.
   - Only versions that were published by M(modelops.tensorflow_serving.saved_models) are removed. Others stay, with a
     warning where they would have to go.
   - A version goes by one rename(2) to a name that the server does not parse, and its files after that.

@@ -21,8 +21,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     retained_versions,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import needed_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
+    needed_versions,
+    note_served,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import family
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingError, reason
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.directories import BASE_MODE
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.disk_space import version_lines
@@ -32,7 +36,6 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     walk,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.user_tree import UserTree
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import unproven
 
 POLL_SECONDS = 0.5
 UNLOAD_SECONDS = 10
@@ -98,8 +101,6 @@ def plan_listed(
         )
 
     surplus = sorted(published - needed - set(retained_versions(keep, policy, labels, available)))
-    if unproven(store):  # no server is known to serve these: what is served may be the one before
-        surplus = [version for version in surplus if version != max(published - set(unproven(store)), default=None)]
     ours = [version for version in surplus if store.manifest(version).exists()]
     unmanaged = [version for version in surplus if version not in ours]
     return PrunePlan(entry["name"], store, ours, unmanaged, leftovers(store, is_wanted))
@@ -291,6 +292,8 @@ class Pruning:
         """
         if self._check_mode and params["pending"] is not None:  # the play would have them follow the catalogue first
             servers = [server for server in servers if not server.is_ours]
+        if not self._check_mode:  # what servers have loaded by themselves since, so that what was before is spared
+            note_served(params["config_path"], family(params["unit"], params["config_path"]).values())
         plans = self._leave_out_configured(make_plans(params), servers)
         chosen = self._choose(plans, wait_for_release(servers, plans, self._timeout(params, servers)))
         diff = {"diff": versions_diff(plans, chosen)} if with_diff else {}
