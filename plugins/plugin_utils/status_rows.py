@@ -30,13 +30,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publish.model_sources import digested
 
 SHORT_DIGEST = 12
-PRIVATE = (
-    "source_digest",
-    "stamp",
-    "intact",
-    "labels",
-    "held",
-)  # of what model_status_info says; in no row that is shown
+# Of what model_status_info says; in no row that is shown.
+PRIVATE = ("source_digest", "stamp", "intact", "labels", "held")
 DRIFT, SERVED, IDLE, BUSY = "drift", "served", "idle", "busy"
 
 Row = Dict[str, Any]

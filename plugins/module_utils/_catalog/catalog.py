@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import (
@@ -397,6 +397,14 @@ def check_served(model: Model, available: Iterable[int]) -> list[str]:
         if version not in served
     )
     return problems
+
+
+def versions_by_model(rows: Iterable[Mapping[str, Any]]) -> dict[str, set[int]]:
+    """Return the versions of rows with model and version, by model."""
+    found: dict[str, set[int]] = {}
+    for one in rows:
+        found.setdefault(str(one["model"]), set()).add(int(one["version"]))
+    return found
 
 
 def numbers(versions: Iterable[int]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import versions_by_model
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.managed_file import write_managed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import UNIT_PATH
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
@@ -137,15 +138,8 @@ def _models_config(
         timeout_seconds=params["timeout_seconds"],
         heal=params["heal"],
         holds={} if params["override"] else read_holds(params["config_path"]),
-        pending=_by_model(params["pending"] or []),
+        pending=versions_by_model(params["pending"] or []),
     )
-
-
-def _by_model(versions: list[dict[str, Any]]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for one in versions:
-        found.setdefault(str(one["model"]), []).append(int(one["version"]))
-    return found
 
 
 def _write_files(module: AnsibleModule, files: list[dict[str, Any]], changes: Changes) -> None:

@@ -154,11 +154,10 @@ def _earlier(history: History, name: str) -> list[int]:
     ]
 
 
-def needed_versions(config_path: str, name: str) -> set[int]:
+def needed_versions(history: History, holds: Mapping[str, Hold], name: str) -> set[int]:
     """Return the versions that a rollback of a model would serve, now or once a newer one is noted as served."""
-    history = read_history(config_path)
     kept = earlier(history, name)[:1] + [entry["models"][name] for entry in history[-1:] if name in entry["models"]]
-    held = read_holds(config_path).get(name, {"versions": []})["versions"]
+    held = holds.get(name, {"versions": []})["versions"]
     return {*held, *(int(version) for state in kept for version in state["versions"])}
 
 

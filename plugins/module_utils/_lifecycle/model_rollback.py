@@ -85,7 +85,8 @@ def roll_back(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     directories = family(params["unit"], config_path)
     files = {unit: read(Path(directory, MODELS_CONFIG))[1] or {} for unit, directory in directories.items()}
     history = _history(config_path, served_states(directories.values()))
-    targets, problems = _targets(history, {name: model for one in files.values() for name, model in one.items()})
+    current = {name: model for one in files.values() for name, model in one.items()}
+    targets, problems = _targets(history, current)
     names = [entry["name"] for entry in params["catalog"]]
     if params["models"] and not set(params["models"]) & set(names):
         raise RollbackError(f"tfserving_models_catalog has no model {' and none '.join(params['models'])}")
@@ -100,7 +101,7 @@ def roll_back(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     for why in told.values():
         module.warn(f"{why}; it stays as it is")
     chosen = {name: one for name, one in targets.items() if name in (params["models"] or names) and name in names}
-    holds = _holds(params, chosen, {name: model for one in files.values() for name, model in one.items()})
+    holds = _holds(params, chosen, current)
     if chosen and not module.check_mode:
         _carry_out(module, params, directories, files, holds, rejecting(history, chosen))
     served = history[-1]["models"] if history else {}

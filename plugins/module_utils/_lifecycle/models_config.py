@@ -90,7 +90,7 @@ class ModelsConfig:
     timeout_seconds: float
     heal: str = "none"
     holds: dict[str, Hold] = field(default_factory=dict)
-    pending: dict[str, list[int]] = field(default_factory=dict)
+    pending: dict[str, set[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -270,7 +270,7 @@ def wanted_models(module: AnsibleModule, config: ModelsConfig) -> tuple[Models, 
     if module.check_mode:
         for entry in config.catalog:
             name = entry["name"]
-            published[name] = sorted({*published[name], *announced_versions(entry), *config.pending.get(name, [])})
+            published[name] = sorted({*published[name], *announced_versions(entry), *config.pending.get(name, set())})
     refused = {name: list(withdrawn(ModelStore(config.base_path / name))) for name in paths}
     current = read(config.path)[1]
     models, problems = catalog_models(config.catalog, config.base_path, published, refused, current)

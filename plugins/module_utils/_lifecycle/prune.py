@@ -19,11 +19,14 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
     numbers,
     read_policy,
     retained_versions,
+    versions_by_model,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import listed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
     needed_versions,
     note_served,
+    read_history,
+    read_holds,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import family
@@ -388,16 +391,15 @@ class Pruning:
 def make_plans(params: Mapping[str, Any]) -> list[PrunePlan]:
     """Return what may go, model by model. Raises OSError and ValueError."""
     base_path = Path(params["base_path"])
-    pending: dict[str, set[int]] = {}
-    for one in params.get("pending") or []:
-        pending.setdefault(str(one["model"]), set()).add(int(one["version"]))
+    pending = versions_by_model(params.get("pending") or [])
+    history, holds = read_history(params["config_path"]), read_holds(params["config_path"])
     plans = [
         plan_listed(
             base_path,
             entry,
             params["keep"],
             pending.get(entry["name"], set()),
-            needed_versions(params["config_path"], entry["name"]),
+            needed_versions(history, holds, entry["name"]),
         )
         for entry in params["catalog"]
     ]

@@ -104,6 +104,10 @@ def host(tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch:
     return made
 
 
+def needed(host: Host, name: str) -> set[int]:
+    return needed_versions(read_history(host.config_path), read_holds(host.config_path), name)
+
+
 def told(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(one["model"], one["from"], one["to"]) for one in result["rolled_back"]]
 
@@ -131,7 +135,7 @@ def test_history_keeps_the_last_entries_and_what_a_model_goes_back_to_for_root_a
     history = read_history(host.config_path)
     assert len(history) == MOST_ENTRIES
     assert list(history[-1]["models"]["MLP"]["versions"]) == [str(MOST_ENTRIES + 4)]
-    assert needed_versions(host.config_path, "CNN") == {1, 2}
+    assert needed(host, "CNN") == {1, 2}
     assert Path(host.config_path, ".history.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -325,9 +329,9 @@ def test_server_that_does_not_serve_it_leaves_everything_as_it_was(host: Host, m
 def test_pruning_spares_what_is_held_and_what_a_rollback_would_serve(host: Host) -> None:
     host.publish("MLP", 3)
     host.serve()
-    assert needed_versions(host.config_path, "MLP") == {2, 3}
+    assert needed(host, "MLP") == {2, 3}
     host.publish("MLP", 4)  # which a server may have loaded by itself
     assert told(host.roll_back("MLP", check=True)) == [("MLP", "4", "3")]
     host.roll_back("MLP")
-    assert needed_versions(host.config_path, "MLP") == {2, 3}
-    assert needed_versions(host.config_path, "other") == set()
+    assert needed(host, "MLP") == {2, 3}
+    assert needed(host, "other") == set()
