@@ -21,7 +21,7 @@ UNIT = "tensorflow-model-server"
 MODELS = "/var/lib/tensorflow-serving/models"
 LIMIT = f"--limit={HOST}"
 STATUS = str(PROJECT / "playbooks" / "status.yml")
-TIMEOUT = {"tfserving_service_ready_timeout_seconds": 60}
+TIMEOUT = {"tfserving_service_ready_timeout_seconds": 30}
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 # A TFRecord of predict_log { request {} }, which names no signature, and so means serving_default.
 REQUEST_WITHOUT_INPUTS = b"\x04\0\0\0\0\0\0\0BER\x042\x02\n\0\xd6c\xd9{"

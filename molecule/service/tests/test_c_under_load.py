@@ -37,10 +37,7 @@ class Catalog:
         self.models[model] = {**self.models.get(model, {}), "name": model, "source": str(self.root / model), **keys}
 
     def variables(self) -> dict:
-        return {
-            "tfserving_models_catalog": list(self.models.values()),
-            "tfserving_service_flags": {"model_config_file_poll_wait_seconds": 2},
-        }
+        return {"tfserving_models_catalog": list(self.models.values())}
 
 
 @pytest.fixture(scope="module")
