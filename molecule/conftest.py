@@ -67,7 +67,9 @@ def play():
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **(env or {})}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, stdin=subprocess.DEVNULL
+        )
         return Play(done)
 
     return run

@@ -27,6 +27,7 @@ ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["taken", "released"], "default": "taken"},
     "minutes": {"type": "int", "default": 60},
     "looked_at": {"type": "float"},
+    "takeover": {"type": "bool", "default": False},
     "failure": {"type": "str"},
 }
 PROC = Path("/proc")
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
         looked_at = time.time() if args["looked_at"] is None else args["looked_at"]
         wanted = {"holder": _this_run(), "seconds": 60 * args["minutes"], "looked_at": looked_at, "path": LOCK}
         taken = on_host.call(take_after_look, **wanted)
-        if taken["other"] and _is_over(taken["other"]):
+        if taken["other"] and (args["takeover"] or _is_over(taken["other"])):
             taken = on_host.call(take_after_look, **wanted, instead_of=taken["other"]["run"])
         other = taken["other"]
         if other:

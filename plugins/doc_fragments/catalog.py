@@ -95,4 +95,13 @@ options:
             type: list
             elements: raw
             required: true
+          expected:
+            description: One prediction for each instance, which a rollout demands of a new version. Without it, a
+              rollout compares with the version that runs.
+            type: list
+            elements: raw
+          tolerance:
+            description: How far a number may be from what is expected.
+            type: float
+            default: 0.001
 """

@@ -32,6 +32,10 @@ options:
     description: When this run looked at the host, in seconds since the epoch by the host's clock. See
       RV(looked_before).
     type: float
+  takeover:
+    description: Whether to take the lock from a run that has it, because that run is known to have ended.
+    type: bool
+    default: false
   failure:
     description: What has failed on the host, under C(rescue). The task fails with these words once the lock is
       released, so that the host counts as failed.

@@ -91,6 +91,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     RollbackError,
     roll_back,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.host import NotReturned
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def main() -> None:
     )
     try:
         result = roll_back(module, module.params)
-    except (RollbackError, ForeignListener, OSError) as error:
+    except (NotReturned, RollbackError, ForeignListener, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -120,6 +120,12 @@ options:
       what it asked for then.
     type: bool
     default: false
+  models:
+    description: Names of the models that follow the catalogue, while the others stay as C(models.config) has them. All
+      of them by default.
+    type: list
+    elements: str
+    default: []
   pending:
     description: The versions that check mode would have published, as RV(ignore:published) of
       M(modelops.tensorflow_serving.saved_models).
@@ -268,6 +274,7 @@ def main() -> None:
             "package_changed": {"type": "bool", "default": False},
             "heal": {"type": "str", "choices": ["none", "restart"], "default": "none"},
             "override": {"type": "bool", "default": False},
+            "models": {"type": "list", "elements": "str", "default": []},
             "pending": {"type": "list", "elements": "dict"},
             "restart": {"type": "bool", "default": False},
             "refused": {"type": "list", "elements": "dict", "default": [], "options": REFUSED},

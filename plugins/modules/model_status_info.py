@@ -65,12 +65,13 @@ versions:
       what M(modelops.tensorflow_serving.serving_host_info) returns, V(null) without O(base_path) and for a
       version that lies there no more; of one that was put there by somebody else, C(intact) is V(false) and the rest
       V(null). C(held) says since when and by whom a model is held at what it was rolled back to, and is empty for one
-      that is not.
+      that is not; C(rollout) is what to do about a rollout of it that is not over.
   returned: success
   type: list
   elements: dict
   sample: [{"model": "MLP", "version": 1, "state": "AVAILABLE", "error_code": "OK", "error_message": "",
-    "labels": ["stable"], "digest": "5f0c...", "source_digest": null, "stamp": "9b1d...", "intact": true, "held": ""}]
+    "labels": ["stable"], "digest": "5f0c...", "source_digest": null, "stamp": "9b1d...", "intact": true, "held": "",
+    "rollout": ""}]
 changes:
   description: The last five changes of what the host serves, the newest first; none without O(config_path).
   returned: success
@@ -92,6 +93,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     held_since,
     read_history,
     read_holds,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import (
+    read_record,
+    unfinished_words,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     REST_ARGUMENTS,
@@ -188,8 +193,10 @@ def main() -> None:
         for row in [*rows(client, unit, model, params["labels"]), *withdrawn_rows(params["base_path"], model)]
     ]
     holds = read_holds(params["config_path"]) if params["config_path"] else {}
+    record = read_record(params["config_path"]) if params["config_path"] else None
     for row in versions:
         row.update(recorded(params["base_path"], row["model"], row["version"]))
+        row["rollout"] = unfinished_words(record) if record and row["model"] in record["to"] else ""
         row["held"] = held_since(holds[row["model"]]) if row["model"] in holds else ""
     history = read_history(params["config_path"]) if params["config_path"] else []
     module.exit_json(changed=False, versions=versions, changes=changes(history, SHOWN_CHANGES))

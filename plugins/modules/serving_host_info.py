@@ -227,6 +227,10 @@ options:
         description: Whether models that have left O(models.catalog) are to go.
         type: bool
         default: false
+  in_rollout:
+    description: Whether this is a run of a rollout. To any other run, an unfinished rollout is a problem.
+    type: bool
+    default: false
   networks:
     description: Who may talk to the servers. Without it, nobody is asked.
     type: dict
@@ -436,6 +440,7 @@ def main() -> None:
             "package": {"type": "dict", "options": PACKAGE},
             "servers": {"type": "dict", "options": SERVERS},
             "models": {"type": "dict", "options": MODELS},
+            "in_rollout": {"type": "bool", "default": False},
             "networks": {"type": "dict", "options": NETWORKS},
         },
         supports_check_mode=True,

@@ -47,6 +47,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.role_i
     RoleInput,
     UnusableError,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.rollout_plan import size
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.run_cache import remembered
 
 
@@ -218,6 +219,22 @@ def _gateway(values: RoleInput, inventory: Inventory) -> list[str]:
     return read_input(of_role, servers)[1]
 
 
+# tfserving_rollout
+
+
+def _rollout_batches(values: RoleInput, _: Inventory) -> list[str]:
+    given = [("tfserving_rollout_batches", one) for one in values["tfserving_rollout_batches"]]
+    if str(values["tfserving_rollout_min_in_service"]) != "0":
+        given.append(("tfserving_rollout_min_in_service", values["tfserving_rollout_min_in_service"]))
+    problems = []
+    for name, one in given:
+        try:
+            size(one, 1)
+        except ValueError as error:
+            problems.append(f"{name}: {error}.")
+    return problems
+
+
 # tfserving_monitoring
 
 
@@ -267,6 +284,7 @@ CHECKS: dict[str, list[Check]] = {
     "tfserving_models": [_models],
     "tfserving_service": [_service_instances, _service_files, _service_tls, _service_networks],
     "tfserving_gateway": [_gateway],
+    "tfserving_rollout": [_rollout_batches],
     "tfserving_monitoring": [_monitoring_paths, _monitoring_targets],
     "tfserving_mirror": [_mirror_upstream, _mirror],
 }

@@ -31,7 +31,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils._publi
 
 SHORT_DIGEST = 12
 # Of what model_status_info says; in no row that is shown.
-PRIVATE = ("source_digest", "stamp", "intact", "labels", "held")
+PRIVATE = ("source_digest", "stamp", "intact", "labels", "held", "rollout")
 DRIFT, SERVED, IDLE, BUSY = "drift", "served", "idle", "busy"
 
 Row = Dict[str, Any]
@@ -142,6 +142,8 @@ def _differs_from_catalog(model: ServedModel) -> bool:
     wanted = set(_wanted_versions(model))
     withdrawn = {row["version"] for row in model.rows if row["state"] == "WITHDRAWN"}
     held = "".join(f"{row['held']}, and " for row in model.rows[:1] if row["held"])
+    for words in (row["rollout"] for row in model.rows[:1] if row.get("rollout")):
+        model.mark(None, words)
     for version in sorted(wanted - there - withdrawn):  # a row of a withdrawn one says it already
         model.mark(version, f"{held}the catalogue says to serve version {version}")
     surplus = there - wanted if "specific" in model.policy else set()

@@ -32,7 +32,10 @@ _OTHERS = (
     "tfserving_predict_rows",
     "tfserving_predictions",
     "tfserving_role",
+    "tfserving_rollout_event",
     "tfserving_rollout_models",
+    "tfserving_rollout_resume",
+    "tfserving_rollout_takeover",
     "tfserving_status",
 )
 

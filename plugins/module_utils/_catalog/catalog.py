@@ -64,6 +64,8 @@ CATALOG_OPTIONS: dict[str, Any] = {
         "options": {
             "signature_name": {"type": "str", "default": "serving_default"},
             "instances": {"type": "list", "elements": "raw", "required": True},
+            "expected": {"type": "list", "elements": "raw"},
+            "tolerance": {"type": "float", "default": 1e-3},
         },
     },
 }
@@ -292,17 +294,23 @@ def read_labels(labels: dict[str, Any]) -> dict[str, int]:
 
 
 def read_samples(requests: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Return sample_requests with the default signature filled in. Raises ValueError for one without an instance."""
+    """Return sample_requests with the defaults filled in. Raises ValueError for one without an instance.
+
+    What is expected is there only where it is given, one prediction for each instance.
+    """
     samples = []
     for number, request in enumerate(requests or [], start=1):
         if not request.get("instances"):
             raise ValueError(f"sample_requests: request {number} has no instances; give at least one")
-        samples.append(
-            {
-                "signature_name": request.get("signature_name") or "serving_default",
-                "instances": list(request["instances"]),
-            }
-        )
+        sample = {
+            "signature_name": request.get("signature_name") or "serving_default",
+            "instances": list(request["instances"]),
+        }
+        if request.get("expected") is not None:
+            if len(request["expected"]) != len(sample["instances"]):
+                raise ValueError(f"sample_requests: request {number} has not one expected prediction for each instance")
+            sample.update(expected=request["expected"], tolerance=float(request.get("tolerance") or 0))
+        samples.append(sample)
     return samples
 
 
@@ -315,8 +323,12 @@ def _read_warmup(entry: dict[str, Any]) -> list[dict[str, Any]]:
     if len(entry["sample_requests"]) > MAX_WARMUP_REQUESTS:
         raise ValueError(f"warmup: a server makes {MAX_WARMUP_REQUESTS} requests at most; give fewer sample_requests")
     try:
+        requests = [
+            {name: sample[name] for name in ("signature_name", "instances")}
+            for sample in read_samples(entry["sample_requests"])
+        ]
         # YAML's dates are text, as they are in a request.
-        samples: list[dict[str, Any]] = json.loads(json.dumps(read_samples(entry["sample_requests"]), default=str))
+        samples: list[dict[str, Any]] = json.loads(json.dumps(requests, default=str))
     except ValueError:
         return []  # which is said of sample_requests
     return samples

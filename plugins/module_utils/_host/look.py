@@ -35,6 +35,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._packa
     is_change_needed,
     wanted_package,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import (
+    read_record,
+    unfinished_words,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._saved_model.version_files import (
     SavedModelError,
 )
@@ -97,6 +101,8 @@ def look(module: AnsibleModule, params: dict[str, Any]) -> tuple[dict[str, Any],
         facts["package"] = package_facts(module, params["name"], params["data_path"], params["package"], problems)
     if params["servers"]:
         facts["servers"] = server_facts(module, params["config_path"], params["servers"], problems)
+        record = None if params["in_rollout"] else read_record(params["config_path"])
+        problems += [unfinished_words(record)] if record else []
     if params["models"]:
         facts["models"] = model_facts(params, problems)
     if params["networks"]:

@@ -139,6 +139,7 @@ def _models_config(
         heal=params["heal"],
         holds={} if params["override"] else read_holds(params["config_path"]),
         pending=versions_by_model(params["pending"] or []),
+        following=params["models"],
     )
 
 

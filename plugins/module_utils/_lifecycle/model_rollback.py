@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     write_history,
     write_holds,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import (
-    running_pid,
-    why_not_live,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.model_change import ModelChange
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.host import give_back
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import read_record
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     MODELS_CONFIG,
     family,
@@ -45,28 +43,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     write_last_good_models,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
-    LiveConfig,
     Models,
     NotTaken,
-    Observed,
-    Stuck,
-    Versions,
     catalog_models,
-    observe,
     published_of,
-    wanted_versions,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import (
-    read,
-    render,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
-    poll_wait_seconds,
-)
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
-    NotServed,
-    wait_until_served,
-)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import read
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import NotServed
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
 
@@ -78,10 +61,13 @@ class RollbackError(Exception):
 def roll_back(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     """Roll models back, and return the result of the module model_rollback, whose params these are.
 
-    Raises RollbackError, ForeignListener and OSError. Where a server does not serve what it served before, everything
+    A host with an unfinished rollout returns to what it served before that. Raises RollbackError, NotReturned,
+    ForeignListener and OSError. Where a server does not serve what it served before, everything
     is put back.
     """
     config_path = params["config_path"]
+    if read_record(config_path):
+        return _results([{**row, "catalog_entry": ""} for row in give_back(module, params, "it was rolled back")])
     directories = family(params["unit"], config_path)
     files = {unit: read(Path(directory, MODELS_CONFIG))[1] or {} for unit, directory in directories.items()}
     history = _history(config_path, served_states(directories.values()))
@@ -114,8 +100,13 @@ def roll_back(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
         }
         for name, target in chosen.items()
     ]
+    return _results(rows)
+
+
+def _results(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the results of the module for what was rolled back."""
     return {
-        "changed": bool(chosen),
+        "changed": bool(rows),
         "rolled_back": rows,
         "diff": {
             "before_header": "served",
@@ -183,74 +174,6 @@ def _holds(params: dict[str, Any], targets: dict[str, State], current: Models) -
     }
 
 
-@dataclass
-class _ServerRollback:
-    """One server whose models.config changes: before and after are the models, text is what lies there before.
-
-    Of models that are not rolled back, waited is only for what was served before: they may have troubles of their own.
-    """
-
-    server: Server
-    file: ManagedFile
-    before: Models
-    after: Models
-    text: str
-    timeout_seconds: float
-    at_start: Observed = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.at_start = observe(self.server.client(self._pid()), self.before, self.after)
-
-    def _pid(self) -> int:
-        return running_pid(self.server.module, self.server.unit.name)
-
-    def _published(self) -> Versions:
-        """Return the versions on disk, of models that stay as they are those that are served."""
-        published = published_of(self.after)
-        return {
-            name: [one for one in versions if one in self.at_start.available.get(name, [])]
-            if self.after[name] == self.before.get(name)
-            else versions
-            for name, versions in published.items()
-        }
-
-    def _live(self, pid: int) -> LiveConfig:
-        server, poll_wait = self.server, poll_wait_seconds(self.server.flags(pid))
-        return LiveConfig(server.client(pid), server.unit, self.file.write, render, {}, self.timeout_seconds, poll_wait)
-
-    def carry_out(self) -> None:
-        """Have the server serve it; one that cannot be told while it runs is restarted. Raises NotTaken and NotServed.
-
-        Where a running server does not take the new file, it has the old one again.
-        """
-        pid, path = self._pid(), str(self.server.models_config)
-        client = self.server.client(pid)
-        if not why_not_live(pid, self.server.flags(pid), path, client, self.before, self.after):
-            live = self._live(pid)
-            try:
-                live.replace(self.before, self.after, render(self.after), self._published())
-                return
-            except Stuck:
-                pass  # a restart helps
-            except NotTaken as error:
-                raise NotTaken(f"{str(error).rstrip('.')}. {self.put_back()}", error.refused) from error
-        self.file.write(render(self.after))
-        self.server.restart()
-        published = self._published()
-        expected = {name: wanted_versions(model, published[name]) for name, model in self.after.items()}
-        client = self.server.client(self._pid())
-        wait_until_served(client, self.server.unit, expected, {}, self.timeout_seconds)
-
-    def put_back(self) -> str:
-        """Have the server at the old file again, and return a sentence about that."""
-        try:
-            current = read(self.server.models_config)[1] or {}
-            return self._live(self._pid()).put_back(current, self.before, self.text, self.at_start)
-        except Stuck as error:
-            self.file.write(self.text)
-            return f"{error}; restart it"
-
-
 def _carry_out(
     module: AnsibleModule,
     params: dict[str, Any],
@@ -269,8 +192,8 @@ def _carry_out(
             server = Server(module, unit, directory)
             file = ManagedFile(module, server.models_config, "root", params["group"], "0640")
             text = read(server.models_config)[0]
-            changes.append(_ServerRollback(server, file, files[unit], after, text, params["timeout_seconds"]))
-    done: list[_ServerRollback] = []
+            changes.append(ModelChange(server, file, files[unit], after, text, params["timeout_seconds"]))
+    done: list[ModelChange] = []
     is_done = False
     try:
         write_history(config_path, history)

@@ -77,7 +77,7 @@ class ModelsConfig:
 
     samples are requests by model, as catalog_samples returns them. heal says what to do with a server that takes no
     file any more: none, or restart. holds are the models that were rolled back, and pending the versions that check
-    mode does not see on the host.
+    mode does not see on the host. following are the models that follow the catalogue, all where there is none.
     """
 
     unit: str
@@ -91,6 +91,7 @@ class ModelsConfig:
     heal: str = "none"
     holds: dict[str, Hold] = field(default_factory=dict)
     pending: dict[str, set[int]] = field(default_factory=dict)
+    following: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -281,6 +282,9 @@ def wanted_models(module: AnsibleModule, config: ModelsConfig) -> tuple[Models, 
     }
     held = {name: hold for name, hold in found.items() if hold}
     by_name.update({name: held_model(by_name[name], hold) for name, hold in held.items()})
+    if config.following:
+        others = {name: one for name, one in (current or {}).items() if name not in config.following}
+        by_name = {**others, **{name: one for name, one in by_name.items() if name in config.following}}
     if not problems and not module.check_mode:
         problems = [
             f"{problem}; run the role tfserving_models first, or remove the model from tfserving_models_catalog"

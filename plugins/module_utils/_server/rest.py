@@ -102,6 +102,30 @@ class ServingClient:
         body = {"signature_name": signature_name, "instances": instances}
         return self._request(lambda answer: list(answer["predictions"]), path, body)
 
+    def predict_seconds(self, model: str, version: int, signature_name: str, instances: list[Any]) -> float:
+        """Return how long a prediction takes. What listens is looked at outside of that time."""
+        body = {"signature_name": signature_name, "instances": instances}
+        path = f"{quote(model)}/versions/{version}:predict"
+        self.check_identity()
+        start = time.perf_counter()
+        self._ask(lambda _: None, path, body)
+        seconds = time.perf_counter() - start
+        self.check_identity()
+        return seconds
+
+    def text(self, path: str) -> str:
+        """Return a page of the server that is no JSON, empty where there is none."""
+        self.check_identity()
+        try:
+            with self._opener.open(f"{self.url.partition('/v1/')[0]}{path}", timeout=self._timeout_seconds) as answer:
+                return answer.read().decode(errors="replace")
+        except urllib.error.HTTPError:
+            return ""
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"what answers at {self.url} is not TensorFlow Serving: {error!r}") from error
+        finally:
+            self.check_identity()
+
     def check_identity(self) -> None:
         """Raise ConnectionError unless the ports are the server's own."""
         if self._cgroup:

@@ -70,10 +70,12 @@ def prove(store: ModelStore, version: int) -> None:
 
 
 def set_aside(store: ModelStore, version: int) -> None:
-    """Take a published version out of every server's sight by one rename. Raises OSError."""
+    """Take a version, published or only distributed, out of every server's way by one rename. Raises OSError."""
     with store.alone():
         remove_tree(store.withdrawn(version))
-        os.rename(store.path / store.published()[version], store.withdrawn(version))  # noqa: PTH104 - as it came
+        published = store.published().get(version)
+        there = store.path / published if published else store.distributed(version)
+        os.rename(there, store.withdrawn(version))  # noqa: PTH104 - as it came
         sync(store.path)
 
 
@@ -89,10 +91,12 @@ def withdraw(store: ModelStore, version: int, reason: str) -> None:
 
     The mark comes first: a run that is killed in between leaves a version that is there, and so not withdrawn.
     """
-    manifest = store.read_manifest(version) or {}
+    is_published = version in store.published()
+    manifest = (store.read_manifest(version) if is_published else store.read_distributed(version)) or {}
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     mark = {"reason": " ".join(reason.split()), "time": now, **{name: manifest.get(name) for name in _IDENTITY}}
     write_json(store.withdrawn_mark(version), mark)
     set_aside(store, version)
+    store.distributed_manifest(version).unlink(missing_ok=True)
     store.manifest(version).unlink(missing_ok=True)
     store.unproven(version).unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def host(tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch:
     """It has served version 1 of both models, and serves version 2 of both."""
     made = Host(tmp_path, run_module)
     monkeypatch.setattr(planned, "family", lambda *_: {"server": made.config_path})
-    server = planned._ServerRollback
+    server = planned.ModelChange
     monkeypatch.setattr(server, "__post_init__", lambda _: None)
     monkeypatch.setattr(server, "carry_out", lambda self: self.file.write(render(self.after)))
     monkeypatch.setattr(server, "put_back", lambda self: self.file.write(self.text))
@@ -321,7 +321,7 @@ def test_server_that_does_not_serve_it_leaves_everything_as_it_was(host: Host, m
         self.file.write(render(self.after))
         raise NotServed("version 1 is END")
 
-    monkeypatch.setattr(planned._ServerRollback, "carry_out", refuse)
+    monkeypatch.setattr(planned.ModelChange, "carry_out", refuse)
     assert "does not serve it: version 1 is END" in host.roll_back("MLP")["msg"]
     assert {path: path.read_bytes() for path in Path(host.config_path).iterdir()} == before
 

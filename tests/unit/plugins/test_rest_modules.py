@@ -151,7 +151,7 @@ def test_status_rows_are_in_descending_order_of_version(serving: StubServer, run
     ]
     assert result["changed"] is False
     keys = {"model", "version", "state", "error_code", "error_message", "labels"}
-    keys |= {"digest", "source_digest", "stamp", "intact", "held"}
+    keys |= {"digest", "source_digest", "stamp", "intact", "held", "rollout"}
     assert all(set(row) == keys for row in result["versions"])
 
 
@@ -168,6 +168,7 @@ def test_model_that_the_server_does_not_know_is_a_row(serving: StubServer, run_m
         "stamp": None,
         "intact": None,
         "held": "",
+        "rollout": "",
         "error_code": None,
         "error_message": "Could not find any versions of model ghost",
     }

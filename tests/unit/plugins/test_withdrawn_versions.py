@@ -89,3 +89,14 @@ def test_directory_of_an_earlier_refusal_makes_room_for_the_next(store: ModelSto
     (store.version(2) / "new").touch()
     withdraw(store, 2, "y")
     assert (store.withdrawn(2) / "new").exists()
+
+
+def test_version_that_is_only_distributed_is_withdrawn_without_ever_being_seen(store: ModelStore) -> None:
+    store.distributed(3).mkdir()
+    store.distributed_manifest(3).write_text(json.dumps(MANIFEST))
+    withdraw(store, 3, "a gate has failed")
+    assert store.published() == {1: "1", 2: "2"}
+    assert store.withdrawn(3).is_dir()
+    assert not store.distributed(3).exists()
+    assert not store.distributed_manifest(3).exists()
+    assert (withdrawn(store)[3]["reason"], withdrawn(store)[3]["digest"]) == ("a gate has failed", "d")

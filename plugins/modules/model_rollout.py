@@ -1,0 +1,201 @@
+#!/usr/bin/python
+# Copyright: the modelops.tensorflow_serving authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_rollout
+short_description: Plan, note and undo a rollout of model versions on a host
+version_added: 0.2.0
+description:
+  - A rollout that has begun on a host and is not over there has a record in O(config_path). It says what was served
+    before and how far the rollout is, so that a later run can go on with it or return.
+extends_documentation_fragment:
+  - modelops.tensorflow_serving.catalog
+options:
+  state:
+    description:
+      - V(planned) says what would change, and changes nothing.
+      - V(begun) notes what is served. The new versions are distributed, and nothing that is served has changed.
+      - V(changed), V(passed), V(paused) and V(failed) note how far the rollout is.
+      - V(returned) brings back what was served before, withdraws the new versions, and holds models that came without
+        one, so that the next run does not change them again.
+      - V(ended) removes the record.
+    type: str
+    choices: [planned, begun, changed, passed, paused, failed, returned, ended]
+    required: true
+  unit:
+    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
+    type: str
+    required: true
+  config_path:
+    description: Directory of the configuration, where the record lies.
+    type: path
+    required: true
+  base_path:
+    description: Directory on the host with one directory per model.
+    type: path
+    required: true
+  group:
+    description: The group of the servers, which may read C(models.config).
+    type: str
+    required: true
+  instances:
+    description: The instances, as M(modelops.tensorflow_serving.serving_host_info) returns them.
+    type: list
+    elements: dict
+    default: []
+  to:
+    description: What the catalogue asks for, as O(state=planned) returns it. For O(state=begun).
+    type: dict
+    default: {}
+  models:
+    description: Names of the models to roll out. All of the catalogue by default.
+    type: list
+    elements: str
+    default: []
+  override:
+    description: Whether models that were rolled back follow the catalogue again.
+    type: bool
+    default: false
+  pending:
+    description: The versions that are not published yet, as RV(ignore:published) of
+      M(modelops.tensorflow_serving.saved_models).
+    type: list
+    elements: dict
+  failure:
+    description: What has failed, with O(state=failed) and O(state=returned).
+    type: str
+    default: ""
+  timeout_seconds:
+    description: How long each server may take to return.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+author:
+  - The modelops.tensorflow_serving authors
+"""
+
+EXAMPLES = r"""
+- name: Read what a rollout would change
+  modelops.tensorflow_serving.model_rollout:
+    state: planned
+    unit: tensorflow-model-server
+    config_path: /etc/tensorflow-serving
+    base_path: /var/lib/tensorflow-serving/models
+    group: tfserving
+    catalog: "{{ tfserving_models_catalog }}"
+    instances: "{{ __tfserving_host.servers.instances }}"
+"""
+
+RETURN = r"""
+changes:
+  description: The models that change, with the versions and labels that the catalogue asks for, and the unit that
+    serves them.
+  returned: with O(state=planned)
+  type: list
+  elements: dict
+  sample: [{"model": "MLP", "from": "1", "to": "2", "versions": [2], "labels": {}, "unit": "tensorflow-model-server"}]
+to:
+  description: What the catalogue asks for of each model, and the unit that serves it.
+  returned: with O(state=planned)
+  type: dict
+  sample: {"MLP": {"versions": [2], "labels": {}, "unit": "tensorflow-model-server"}}
+problems:
+  description: What is served now and does not answer.
+  returned: with O(state=planned)
+  type: list
+  elements: str
+record:
+  description: The record of a rollout that is not over, null where there is none.
+  returned: with O(state=planned)
+  type: dict
+is_same:
+  description: Whether that rollout has the catalogue that is given.
+  returned: with O(state=planned)
+  type: bool
+withdrawn:
+  description: The versions that were withdrawn here, by model.
+  returned: with O(state=planned)
+  type: dict
+  sample: {"MLP": [3]}
+held:
+  description: The models that are held at what they were rolled back to.
+  returned: with O(state=planned)
+  type: list
+  elements: str
+returned:
+  description: What was served of each model that was changed, and what is now.
+  returned: with O(state=returned)
+  type: list
+  elements: dict
+  sample: [{"model": "MLP", "from": "2", "to": "1"}]
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import CATALOG_OPTIONS
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.host import (
+    NotReturned,
+    begin,
+    give_back,
+    planned,
+    set_phase,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import (
+    PHASES,
+    remove_record,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "required": True, "choices": ["planned", *PHASES, "returned", "ended"]},
+            "unit": {"type": "str", "required": True},
+            "config_path": {"type": "path", "required": True},
+            "base_path": {"type": "path", "required": True},
+            "group": {"type": "str", "required": True},
+            "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
+            "instances": {"type": "list", "elements": "dict", "default": []},
+            "to": {"type": "dict", "default": {}},
+            "models": {"type": "list", "elements": "str", "default": []},
+            "override": {"type": "bool", "default": False},
+            "pending": {"type": "list", "elements": "dict"},
+            "failure": {"type": "str", "default": ""},
+            "timeout_seconds": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    params, state = module.params, module.params["state"]
+    result: dict[str, Any] = {"changed": False}
+    try:
+        if state == "planned":
+            result.update(planned(module, params))
+        elif state == "returned":
+            result["returned"] = give_back(module, params, params["failure"])
+            result["changed"] = bool(result["returned"])
+        elif module.check_mode:
+            pass
+        elif state == "begun":
+            begin(params)
+        elif state == "ended":
+            remove_record(params["config_path"])
+        else:
+            set_phase(params["config_path"], state, params["failure"])
+    except (NotReturned, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What a host notes of a rollout, and how it returns to what it served before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import model_rollback as rollback
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
+    note_served,
+    read_history,
+    read_holds,
+)
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.model_change import ModelChange
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout import host as rollout_host
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import read_record
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import expected_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import read, render
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import NotServed
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.withdrawn_versions import withdrawn
+from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_rollback, model_rollout
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")
+
+LATEST = {"latest": {"num_versions": 1}}
+BOTH = {"specific": {"versions": [1, 2]}}
+
+
+class Host:
+    """A host with one server, which serves whatever its models.config says; tells are the files that it was told."""
+
+    def __init__(self, root: Path, run: Callable[..., dict[str, Any]]) -> None:
+        self.base_path, self.config_path = root / "models", str(root / "config")
+        self.file = Path(self.config_path, "models.config")
+        self.file.parent.mkdir()
+        self.store = ModelStore(self.base_path / "MLP")
+        self.tells: list[dict[str, Any]] = []
+        self.versions_at_each_tell: list[list[int]] = []
+        self._run = run
+
+    def bring(self, version: int, *, distributed: bool = False) -> None:
+        manifest = json.dumps({"digest": f"d{version}", "stamp": "s", "files": {}})
+        directory = self.store.distributed(version) if distributed else self.store.version(version)
+        directory.mkdir(parents=True)
+        (self.store.distributed_manifest if distributed else self.store.manifest)(version).write_text(manifest)
+
+    def tell(self, policy: dict[str, Any], **labels: int) -> None:
+        """Have a run before the rollout, or one of it, write this."""
+        model = {"name": "MLP", "base_path": str(self.store.path), "model_platform": "tensorflow"}
+        self.file.write_text(render({"MLP": {**model, "model_version_policy": policy, "version_labels": labels}}))
+        note_served(self.config_path, [self.config_path])
+
+    def rollout(self, state: str, **more: Any) -> dict[str, Any]:
+        given = {"unit": "server", "config_path": self.config_path, "base_path": str(self.base_path), "group": "root"}
+        check = more.pop("check", False)
+        return self._run(model_rollout, check=check, state=state, **given, **({"catalog": []} | more))
+
+    def begin(self, versions: list[int], **labels: int) -> None:
+        self.rollout("begun", to={"MLP": {"versions": versions, "labels": labels, "unit": "server"}})
+
+    def served(self) -> tuple[list[int], dict[str, int]]:
+        models = read(self.file)[1] or {}
+        return expected_versions(models)["MLP"], models["MLP"].get("version_labels", {})
+
+
+@pytest.fixture
+def host(tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Host:
+    """It serves the latest version, 1."""
+    made = Host(tmp_path, run_module)
+    for module in (rollout_host, rollback):
+        monkeypatch.setattr(module, "family", lambda *_: {"server": made.config_path})
+
+    def carry_out(change: ModelChange) -> None:
+        change.file.write(render(change.after))
+        made.tells.append(change.after["MLP"]["model_version_policy"])
+        made.versions_at_each_tell.append(sorted(made.store.published()))
+
+    monkeypatch.setattr(ModelChange, "__post_init__", lambda _: None)
+    monkeypatch.setattr(ModelChange, "carry_out", carry_out)
+    made.bring(1)
+    made.tell(LATEST)
+    return made
+
+
+def test_record_has_what_was_served_and_is_not_written_again_by_a_later_run(host: Host) -> None:
+    host.bring(2, distributed=True)
+    host.begin([2])
+    record = read_record(host.config_path)
+    assert record is not None
+    assert (record["phase"], record["new"]) == ("begun", {"MLP": [2]})
+    assert record["served"] == {"MLP": {"versions": {"1": "d1"}, "labels": {}}}
+    host.begin([3])
+    assert read_record(host.config_path) == record
+    assert Path(host.config_path, ".rollout.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_phases_are_noted_until_the_end(host: Host) -> None:
+    host.begin([1], stable=1)
+    for state in ("changed", "passed", "paused", "failed"):
+        host.rollout(state, failure="red" if state == "failed" else "")
+        record = read_record(host.config_path)
+        assert record is not None
+        assert record["phase"] == state
+    assert record["failure"] == "red"
+    host.rollout("ended")
+    assert read_record(host.config_path) is None
+    host.rollout("changed")  # without a record there is nothing to note
+    assert read_record(host.config_path) is None
+
+
+def test_new_version_is_withdrawn_when_nobody_is_told_to_serve_it_any_more(host: Host) -> None:
+    host.begin([2])
+    host.bring(2)
+    host.tell(LATEST)
+    assert host.served() == ([2], {})
+    result = host.rollout("returned", failure="h1: smoke")
+    assert result["returned"] == [{"model": "MLP", "from": "2", "to": "1"}]
+    assert host.tells == [{"specific": {"versions": [1]}}, LATEST]
+    assert host.versions_at_each_tell == [[1, 2], [1]]
+    assert host.served() == ([1], {})
+    assert withdrawn(host.store)[2]["reason"] == "h1: smoke"
+    assert (read_record(host.config_path), read_holds(host.config_path)) == (None, {})
+    assert [list(entry["models"]["MLP"]["versions"]) for entry in read_history(host.config_path)] == [
+        ["1"],
+        ["2"],
+        ["1"],
+    ]
+    assert host.rollout("returned")["returned"] == []
+
+
+def test_host_that_was_not_reached_returns_without_a_word_to_its_server(host: Host) -> None:
+    host.bring(2, distributed=True)
+    host.begin([2])
+    result = host.rollout("returned", failure="h1: smoke")
+    assert (result["changed"], result["returned"]) == (False, [])
+    assert host.tells == []
+    assert list(withdrawn(host.store)) == [2]
+    assert not host.store.distributed(2).exists()
+    assert host.served() == ([1], {})
+
+
+def test_label_that_was_moved_goes_back_and_is_held(host: Host) -> None:
+    host.bring(2)
+    host.tell(BOTH, stable=1)
+    host.begin([1, 2], stable=2)
+    host.tell(BOTH, stable=2)
+    assert host.rollout("returned", check=True)["returned"][0]["to"] == "1, 2 (stable: 1)"
+    assert host.served()[1] == {"stable": 2}
+    host.rollout("returned", failure="h1: red")
+    assert host.served() == ([1, 2], {"stable": 1})
+    hold = read_holds(host.config_path)["MLP"]
+    assert (hold["labels"], hold["instead_of"]) == ({"stable": 1}, {"versions": [1, 2], "labels": {"stable": 2}})
+    assert withdrawn(host.store) == {}
+
+
+def test_rollback_returns_an_unfinished_rollout_and_goes_no_further(host: Host) -> None:
+    host.bring(2)
+    host.tell(BOTH, stable=1)
+    host.begin([1, 2], stable=2)
+    given = {"unit": "server", "config_path": host.config_path, "base_path": str(host.base_path), "group": "root"}
+    result = host._run(model_rollback, **given, catalog=[{"name": "MLP", "source": "x"}])
+    assert (result["changed"], result["rolled_back"]) == (False, [])
+    assert host.served() == ([1, 2], {"stable": 1})
+    assert read_record(host.config_path) is None
+    assert "MLP" in read_holds(host.config_path)
+
+
+def test_host_that_does_not_return_keeps_its_record(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.begin([2])
+    host.bring(2)
+    host.tell(LATEST)
+
+    def refuse(_: ModelChange) -> None:
+        raise NotServed("it is stuck")
+
+    monkeypatch.setattr(ModelChange, "carry_out", refuse)
+    result = host.rollout("returned", failure="red")
+    assert result["failed"]
+    assert "server.service does not serve what it served before: it is stuck" in result["msg"]
+    assert read_record(host.config_path) is not None
+    assert host.store.published().keys() == {1, 2}
