@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -80,7 +79,7 @@ class Host:
         if command[0] == "journalctl":
             lines = server.log().splitlines() if server else []
             return 0, "\n".join(map(self._entry, lines)), ""
-        if server is None or server.process.poll() is not None:
+        if server is None or not server.process.is_alive():
             return 0, f"{UNIT}ActiveState=inactive\nMainPID=0\nNRestarts=0\n", ""
         pid = server.process.pid
         return 0, f"{UNIT}ActiveState=active\nMainPID={pid}\nNRestarts=0\nControlGroup={control_group(pid)}\n", ""
@@ -440,9 +439,9 @@ def test_server_that_dies_is_told(host: Host) -> None:
 
         def kill_once_it_is_told() -> None:
             wait_for(lambda: "other" in host.path.read_text(), "the new file")
-            server.process.send_signal(signal.SIGKILL)
+            server.process.kill()
 
         threading.Thread(target=kill_once_it_is_told).start()
         result = host.configure(model("half"), model("other"))
         assert "serving.service is inactive" in result["msg"]
-        wait_for(lambda: server.process.poll() is not None, "the end of the server")
+        wait_for(lambda: not server.process.is_alive(), "the end of the server")
