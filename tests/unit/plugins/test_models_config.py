@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -20,13 +19,14 @@ import pytest
 LAB_TESTS = Path(__file__).resolve().parents[1] / "lab" / "model_server"
 sys.path.append(str(LAB_TESTS))
 
+import golden_models  # noqa: E402
 from lab_server import LabServer, Traffic, is_open, running, wait_for  # noqa: E402
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (  # noqa: E402
     control_group,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import models_config  # noqa: E402
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import live_config  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import live_config, server_process  # noqa: E402
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_servers  # noqa: E402
 
 LOAD, MOVE, DROP = "load what the labels will lead to", "move the labels", "drop what is not wanted any more"
@@ -37,9 +37,7 @@ TAKE = "take the new file"
 def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 and 2 of a model, y = 0.5 x + version."""
     target = tmp_path_factory.mktemp("golden")
-    command = [sys.executable, str(LAB_TESTS / "golden_models.py"), str(target)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run(command, capture_output=True, timeout=120, check=True, env=environment)
+    golden_models.main(str(target))
     return target / "affine"
 
 
@@ -124,6 +122,8 @@ def host(
     monkeypatch.setattr(
         model_servers.AnsibleModule, "run_command", lambda _self, command, **_: created.run_command(command)
     )
+    # That of a fork is what was forked.
+    monkeypatch.setattr(server_process, "command_line", lambda _pid: created.server.arguments if created.server else [])
     for name, seconds in (("POLL_SECONDS", 0.1), ("REACTION_SECONDS", 1.5), ("SETTLE_SECONDS", 1.0)):
         monkeypatch.setattr(live_config, name, seconds)
     return created

@@ -101,13 +101,13 @@ class LabServer:
         self.rest_port = self.grpc_port if one_port else free
         self._stdout = directory / f"stdout-{self.grpc_port}"
         self._stderr = directory / f"stderr-{self.grpc_port}"
-        arguments = [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
-        arguments += ["--tensorflow_session_parallelism=1", *flags]
+        self.arguments = [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
+        self.arguments += ["--tensorflow_session_parallelism=1", *flags]
         for output in (self._stdout, self._stderr):
             output.touch()
         ensure_fork_server()
         variables = {"TF_CPP_MIN_LOG_LEVEL": "0", **(environment or {})}
-        self.process = PROCESSES.Process(target=serve, args=(arguments, self._stdout, self._stderr, variables))
+        self.process = PROCESSES.Process(target=serve, args=(self.arguments, self._stdout, self._stderr, variables))
         self.process.start()
 
     def stdout(self) -> str:
