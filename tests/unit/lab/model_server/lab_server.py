@@ -107,7 +107,8 @@ class LabServer:
             output.touch()
         ensure_fork_server()
         variables = {"TF_CPP_MIN_LOG_LEVEL": "0", **(environment or {})}
-        self.process = PROCESSES.Process(target=serve, args=(self.arguments, self._stdout, self._stderr, variables))
+        given = (self.arguments, self._stdout, self._stderr, variables)
+        self.process = PROCESSES.Process(target=serve, args=given, daemon=True)  # it ends with the tests
         self.process.start()
 
     def stdout(self) -> str:
