@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from ansible_collections.modelops.tensorflow_serving.plugins.filter import nginx
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 
 
-def render(role: str, name: str, **variables: Any) -> str:
-    """Render a template of a role. Raises an error for a variable that is not given."""
-    environment = jinja2.Environment(  # noqa: S701 - no HTML
+@functools.cache
+def environment(role: str) -> jinja2.Environment:
+    """Return what a role's templates are rendered in; it compiles each of them once."""
+    made = jinja2.Environment(  # noqa: S701 - no HTML
         loader=jinja2.FileSystemLoader(ROLES / role / "templates"),
         trim_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"bool": to_bool, "comment": comment}
+    made.filters |= {"bool": to_bool, "comment": comment}
     for plugin in (nginx_word, server_config):
         for short, function in plugin.FilterModule().filters().items():
-            environment.filters[f"modelops.tensorflow_serving.{short}"] = function
-    return environment.get_template(name).render(**{"ansible_managed": "Managed by Ansible", **variables})
+            made.filters[f"modelops.tensorflow_serving.{short}"] = function
+    return made
+
+
+def render(role: str, name: str, **variables: Any) -> str:
+    """Render a template of a role. Raises an error for a variable that is not given."""
+    return environment(role).get_template(name).render(**{"ansible_managed": "Managed by Ansible", **variables})

@@ -1,17 +1,12 @@
 """Export small SavedModels on which a reader without TensorFlow can be wrong, and say what TensorFlow does with each.
 
-    python saved_model_cases.py DIRECTORY [SAVED_MODEL...]
-
-writes every case into DIRECTORY and prints {path: {signature: error, empty where it predicts}} for these and for other
-SavedModels, with {"": error} for one that does not load. TensorFlow starts once for all of them.
+The answers are {path: {signature: error, empty where it predicts}}, with {"": error} for a model that does not load.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +19,6 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 v1 = tf.compat.v1
-v1.disable_control_flow_v2()  # in graphs; functions have no other
 SPEC = tf.TensorSpec([None], tf.float32, "x")
 CASES: dict[str, Callable[[Path], None]] = {}
 
@@ -522,12 +516,10 @@ def verdict(path: str) -> dict[str, str]:
     return answers
 
 
-def main(directory: Path, *others: str) -> None:
+def main(directory: Path, *others: str) -> dict[str, dict[str, str]]:
+    """Write every case into a directory, and return the answers for these and for other SavedModels."""
+    v1.disable_control_flow_v2()  # in graphs; functions have no other
     for name, write in CASES.items():
         write(directory / name)
-    paths = [str(directory / name) for name in CASES]
-    print(json.dumps({path: verdict(path) for path in [*paths, *others]}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    v1.enable_control_flow_v2()
+    return {path: verdict(path) for path in [*(str(directory / name) for name in CASES), *others]}

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,13 +19,14 @@ import pytest
 LAB_TESTS = Path(__file__).resolve().parents[1] / "lab" / "model_server"
 sys.path.append(str(LAB_TESTS))
 
+import golden_models  # noqa: E402
 from lab_server import LabServer, Traffic, is_open, running, wait_for  # noqa: E402
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (  # noqa: E402
     control_group,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import models_config  # noqa: E402
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import live_config  # noqa: E402
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server import live_config, server_process  # noqa: E402
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import model_servers  # noqa: E402
 
 LOAD, MOVE, DROP = "load what the labels will lead to", "move the labels", "drop what is not wanted any more"
@@ -38,9 +37,7 @@ TAKE = "take the new file"
 def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 and 2 of a model, y = 0.5 x + version."""
     target = tmp_path_factory.mktemp("golden")
-    command = [sys.executable, str(LAB_TESTS / "golden_models.py"), str(target)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run(command, capture_output=True, timeout=120, check=True, env=environment)
+    golden_models.main(str(target))
     return target / "affine"
 
 
@@ -80,7 +77,7 @@ class Host:
         if command[0] == "journalctl":
             lines = server.log().splitlines() if server else []
             return 0, "\n".join(map(self._entry, lines)), ""
-        if server is None or server.process.poll() is not None:
+        if server is None or not server.process.is_alive():
             return 0, f"{UNIT}ActiveState=inactive\nMainPID=0\nNRestarts=0\n", ""
         pid = server.process.pid
         return 0, f"{UNIT}ActiveState=active\nMainPID={pid}\nNRestarts=0\nControlGroup={control_group(pid)}\n", ""
@@ -125,6 +122,8 @@ def host(
     monkeypatch.setattr(
         model_servers.AnsibleModule, "run_command", lambda _self, command, **_: created.run_command(command)
     )
+    # That of a fork is what was forked.
+    monkeypatch.setattr(server_process, "command_line", lambda _pid: created.server.arguments if created.server else [])
     for name, seconds in (("POLL_SECONDS", 0.1), ("REACTION_SECONDS", 1.5), ("SETTLE_SECONDS", 1.0)):
         monkeypatch.setattr(live_config, name, seconds)
     return created
@@ -440,9 +439,9 @@ def test_server_that_dies_is_told(host: Host) -> None:
 
         def kill_once_it_is_told() -> None:
             wait_for(lambda: "other" in host.path.read_text(), "the new file")
-            server.process.send_signal(signal.SIGKILL)
+            server.process.kill()
 
         threading.Thread(target=kill_once_it_is_told).start()
         result = host.configure(model("half"), model("other"))
         assert "serving.service is inactive" in result["msg"]
-        wait_for(lambda: server.process.poll() is not None, "the end of the server")
+        wait_for(lambda: not server.process.is_alive(), "the end of the server")

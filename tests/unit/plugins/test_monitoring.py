@@ -26,6 +26,7 @@ ALSO_SEEN = {":tensorflow:cc:saved_model:load_attempt_count": "counter"}
 VERSIONS_PROGRAM = (ROOT / "roles/tfserving_monitoring/files/tfserving_versions.py").read_text()
 OF_VERSIONS = re.findall(r'^    "(tfserving_\w+)": "', VERSIONS_PROGRAM, re.MULTILINE)
 OURS = dict.fromkeys(["up", "tfserving_apt_signing_key_expiry_timestamp_seconds", *OF_VERSIONS], "gauge")
+UNNAMED = "does not name these files yet"
 
 INVENTORY = {
     "tfserving": {
@@ -104,8 +105,12 @@ def test_every_instance_is_a_target(placed: Path) -> None:
     assert {one["labels"]["__metrics_path__"] for one in targets} == {"/monitoring/prometheus/metrics"}
 
 
-def test_second_run_changes_nothing(placed: Path) -> None:
-    assert "changed=0" in play(placed).stdout
+def test_second_run_changes_nothing_and_is_silent_about_a_configuration_that_names_the_files(placed: Path) -> None:
+    config = placed / "prometheus.yml"
+    config.write_text(f"rule_files: [{placed}/prometheus/rules.yml]\n")
+    printed = play(placed, tfserving_monitoring_prometheus_config_path=str(config)).stdout
+    assert "changed=0" in printed
+    assert UNNAMED not in printed
 
 
 def test_check_mode_tells_and_writes_nothing(tmp_path: Path) -> None:
@@ -129,22 +134,22 @@ def test_rule_that_promtool_refuses_leaves_the_old_file(placed: Path) -> None:
     assert (placed / "prometheus/rules.yml").read_bytes() == before
 
 
-def test_configuration_that_does_not_name_the_files_is_pointed_out(tmp_path: Path) -> None:
+def test_options_for_gateways_reach_their_job_only_and_a_configuration_without_the_files_is_pointed_out(
+    tmp_path: Path,
+) -> None:
     config = tmp_path / "prometheus.yml"
-    said = "does not name these files yet"
     config.write_text("scrape_configs: []\n")
-    assert said in play(tmp_path, tfserving_monitoring_prometheus_config_path=str(config)).stdout
-    config.write_text(f"rule_files: [{tmp_path}/prometheus/rules.yml]\n")
-    assert said not in play(tmp_path, tfserving_monitoring_prometheus_config_path=str(config)).stdout
-
-
-def test_options_for_gateways_reach_their_job_only(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("secret")
     options = {"basic_auth": {"username": "prometheus", "password_file": str(tmp_path / "password")}}
-    done = play(tmp_path, tfserving_monitoring_gateway_scrape_options=options)
+    done = play(
+        tmp_path,
+        tfserving_monitoring_gateway_scrape_options=options,
+        tfserving_monitoring_prometheus_config_path=str(config),
+    )
     assert done.returncode == 0, done.stdout
     jobs = yaml.safe_load((tmp_path / "prometheus/scrape.yml").read_text())["scrape_configs"]
     assert ["basic_auth" in job for job in jobs] == [False, True]
+    assert UNNAMED in done.stdout
 
 
 # Targets

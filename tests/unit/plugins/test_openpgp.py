@@ -197,7 +197,7 @@ def test_mutated_keys_raise_nothing_but_openpgp_errors() -> None:
     chance = random.Random(20)  # noqa: S311 - the same mutations each time
     originals = [KEY_FILE, armour(KEY_FILE, headers="Version: 1\n"), SAMPLE, new_packet(6, KEY, 2), *[RICH_KEY] * 4]
     now = datetime.now(timezone.utc)
-    start = time.monotonic()
+    start = time.process_time()
     read = 0
     for _ in range(8000):
         data = bytearray(chance.choice(originals))
@@ -220,17 +220,17 @@ def test_mutated_keys_raise_nothing_but_openpgp_errors() -> None:
             read += 1
         except OpenPGPError:
             continue
-    assert time.monotonic() - start < 6
+    assert time.process_time() - start < 6
     assert read > 2000  # else the mutations reach nothing
 
 
 @pytest.mark.parametrize("area", [b"\0", b"\xff" * 65535, b"\x01" * 65535, b"\xbf" * 65535, b"\x02\x02" * 32767])
 def test_signature_full_of_nonsense_is_ignored_at_once(area: bytes) -> None:
     data = old_packet(6, KEY) + old_packet(SIGNATURE, signature_body(CERTIFICATION, area), 4) * 8
-    start = time.monotonic()
+    start = time.process_time()
     (key,) = signing_keys(data)
     assert (key.expires, key.last_signed) == (None, None)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_signature_full_of_nonsense_is_ignored_at_once(area: bytes) -> None:
 )
 def test_large_answer_that_only_begins_like_a_key_is_refused_at_once(filler: bytes) -> None:
     data = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nA" + filler * (40_000 // len(filler))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(OpenPGPError):
         dearmor(data)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import saved_model_cases
 import tensorflow as tf
 from saved_model_files import (
     SIGNATURES,
@@ -136,11 +137,8 @@ WARNED = {
 def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict[str, str]]:
     """What TensorFlow does with all cases and with the exports beside this file: {path: {signature: error}}."""
     directory = tmp_path_factory.mktemp("cases")
-    script = Path(__file__).with_name("saved_model_cases.py")
-    command = [sys.executable, str(script), str(directory), *map(str, sorted(KINDS.glob("*/")))]
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert outcome.returncode == 0, outcome.stderr
-    return {Path(path): answers for path, answers in json.loads(outcome.stdout.splitlines()[-1]).items()}
+    answers = saved_model_cases.main(directory, *map(str, sorted(KINDS.glob("*/"))))
+    return {Path(path): errors for path, errors in answers.items()}
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give fi
 WEIGHTS = "variables/variables.data-00000-of-00001"
 SAMPLE = {"signature_name": "serving_default", "instances": [[1.0, 2.0]]}
 RSYNC = shutil.which("rsync") or ""
+CALL = saved_models.HostProgram.call
 by_root_and_by_the_login_user = pytest.mark.parametrize("receiver", [0, 1000], ids=["root", "login"], indirect=True)
 
 
@@ -137,14 +138,24 @@ def action(
     return plugin
 
 
-@pytest.fixture
-def in_this_process(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call the host's functions here, where what they ask the system can be put in the place of its answers."""
 
-    def call(_: Any, function: Callable[..., Any], **arguments: Any) -> Any:
-        return function(**json.loads(json.dumps(arguments)))
+    def call(program: Any, function: Callable[..., Any], **arguments: Any) -> Any:
+        program._action.calls.append(function.__name__)
+        try:
+            return json.loads(json.dumps(function(**json.loads(json.dumps(arguments)))))
+        except (OSError, SavedModelError) as error:
+            raise AnsibleActionFail(str(error)) from error
 
     monkeypatch.setattr(saved_models.HostProgram, "call", call)
+
+
+@pytest.fixture
+def in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call the host's functions as on a host: by the Python that is there, with the sources that they are sent with."""
+    monkeypatch.setattr(saved_models.HostProgram, "call", CALL)
 
 
 @pytest.fixture
@@ -186,6 +197,7 @@ def tree(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.usefixtures("in_its_own_process")
 @by_root_and_by_the_login_user
 def test_all_versions_of_the_source_are_published(
     publish: Callable[..., dict[str, Any]], source: Path, models: Path
@@ -301,7 +313,6 @@ def test_path_that_others_can_change_is_refused_before_anything_is_changed(
     assert place.stat().st_mode & 0o7777 == mode
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_newest_version_is_published_first(
     publish: Callable[..., dict[str, Any]], models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -696,7 +707,6 @@ def test_sample_of_a_signature_is_not_asked_of_a_version_that_is_not_served(
     assert not publish(sample_requests=[OTHER_SAMPLE])["changed"]
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_served_version_whose_requests_would_not_be_batched_is_told(
     publish: Callable[..., dict[str, Any]], action: Any, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -757,7 +767,6 @@ def test_diff_shows_how_signatures_change(publish: Callable[..., dict[str, Any]]
     assert ("words" in diff["before"], "words" in diff["after"]) == (False, True)
 
 
-@pytest.mark.usefixtures("in_this_process")
 @by_root_and_by_the_login_user
 @pytest.mark.parametrize("check", [False, True])
 def test_host_without_disk_space_is_refused_before_the_first_byte(
@@ -838,6 +847,7 @@ def test_leftovers_in_staging_are_not_published(
     assert tree(models / "MLP" / "1") == tree(source / "1")
 
 
+@pytest.mark.usefixtures("in_its_own_process")
 def test_program_that_does_not_run_on_the_host_fails_the_task_with_its_words(
     publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -847,6 +857,7 @@ def test_program_that_does_not_run_on_the_host_fails_the_task_with_its_words(
         publish()
 
 
+@pytest.mark.usefixtures("in_its_own_process")
 def test_interpreter_and_environment_of_the_task_are_used(
     publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -864,6 +875,7 @@ def test_interpreter_and_environment_of_the_task_are_used(
     assert commands[0].startswith("HTTPS_PROXY=http://proxy:3128 /opt/python3 -c ")
 
 
+@pytest.mark.usefixtures("in_its_own_process")
 def test_without_pipelining_a_call_is_a_file_of_the_task(
     publish: Callable[..., dict[str, Any]], action: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

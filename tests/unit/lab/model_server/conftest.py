@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parents[2] / "lab"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import export_models  # noqa: E402
 from lab_server import LabServer, model_entry, running, write_config  # noqa: E402 - found by the path set above
 
 
@@ -23,9 +23,7 @@ from lab_server import LabServer, model_entry, running, write_config  # noqa: E4
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the models of export_models.py; they are not changed."""
     directory = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, str(HERE / "export_models.py"), str(directory)]
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)  # noqa: S603
-    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    export_models.main(str(directory))
     return directory
 
 

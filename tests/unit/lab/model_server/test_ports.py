@@ -121,7 +121,7 @@ def test_one_rest_thread_accepts_and_answers_nothing(tmp_path: Path, served: lis
 
 def waits_without_ports(server: LabServer) -> bool:
     """Whether a server is alive and has opened no port."""
-    return server.process.poll() is None and not is_open(server.grpc_port) and not is_open(server.rest_port)
+    return server.process.is_alive() and not is_open(server.grpc_port) and not is_open(server.rest_port)
 
 
 def test_negative_poll_interval_loads_nothing_and_opens_no_port(tmp_path: Path, served: list[str]) -> None:

@@ -125,4 +125,4 @@ def test_unknown_flag_is_named_with_the_usage_and_does_not_keep_the_server_from_
     assert re.fullmatch(r"usage: /.*/model_server/__main__\.py", lines[1])
     assert lines[2] == "Flags:"
     assert lines[3].startswith("\t--port=8500                      \tint32\t")
-    assert server.process.poll() is None
+    assert server.process.is_alive()

@@ -41,9 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, publisher: Publisher, expor
     shutil.copytree(exported / "slow", publisher.base_path("slow"), dirs_exist_ok=True)
     entries.append(model_entry("slow", publisher.base_path("slow")))
     write_config(directory / "models.config", *entries)
-    # With one thread for all sessions a load would wait for a long request.
-    flags = [f"--model_config_file={directory / 'models.config'}", "--tensorflow_session_parallelism=2"]
-    with running(directory, *flags) as started:
+    with running(directory, f"--model_config_file={directory / 'models.config'}") as started:
         yield started.wait_until_ready()
 
 
