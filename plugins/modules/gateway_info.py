@@ -25,6 +25,12 @@ options:
     elements: str
     choices: [predict, classify, regress, status, metadata, metrics]
     default: [predict]
+  traffic:
+    description:
+      - Shares of the requests that name no version, by the model, as C(tfserving_gateway_traffic) gives them.
+      - Whether a model has the labels is checked by M(modelops.tensorflow_serving.check_input).
+    type: dict
+    default: {}
   metrics_path:
     description: Path of the servers' metrics.
     type: str
@@ -111,7 +117,9 @@ choices:
   type: list
   elements: list
 rest:
-  description: C(pattern) of the paths that are let through, with their C(method) and C(set).
+  description:
+    - C(pattern) of the paths that are let through, with their C(method) and C(set), and whether they are C(mirrored).
+    - C(unnamed) is the same pattern without names of variables.
   returned: success
   type: list
   elements: dict
@@ -136,6 +144,14 @@ metrics:
   elements: dict
 health:
   description: C(path) that says whether C(set) answers for C(model), and the C(pattern) of this path alone.
+  returned: success
+  type: list
+  elements: dict
+traffic:
+  description:
+    - For each model the C(pattern) of its paths that name no version, and the shares C(split) and C(mirror), each with
+      its C(percent) and C(path).
+    - C(sticky) is what keeps a client where it is, C(header) that header as a variable of nginx ends.
   returned: success
   type: list
   elements: dict
@@ -172,6 +188,7 @@ def main() -> None:
         argument_spec={
             "instances": {"type": "list", "elements": "dict", "required": True},
             "open": {"type": "list", "elements": "str", "choices": OPEN, "default": ["predict"]},
+            "traffic": {"type": "dict", "default": {}},
             "metrics_path": {"type": "str", "default": "/monitoring/prometheus/metrics"},
             "port": {"type": "int", "required": True},
             "names": {"type": "list", "elements": "str", "required": True},
@@ -196,7 +213,8 @@ def main() -> None:
         module.fail_json(msg="\n".join(problems))
     if limits["timeout_seconds"] is None:
         limits["timeout_seconds"] = timeout_seconds(params["instances"])
-    result = {"limits": limits, **asdict(plan(servers, params["open"], params["metrics_path"]))}
+    routes = plan(servers, params["open"], params["metrics_path"], params["traffic"])
+    result = {"limits": limits, **asdict(routes)}
     if remove_values(result, module.no_log_values) != result:
         module.fail_json(
             msg="A password of tfserving_gateway_users is a word of the gateway's configuration, such as models, where "

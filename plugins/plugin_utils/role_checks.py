@@ -195,6 +195,17 @@ def _service_networks(values: RoleInput, _: Inventory) -> list[str]:
 
 # tfserving_gateway
 
+_GATEWAY_ARGUMENTS = ("port", "names", "users", "allow_anonymous", "open", "traffic")
+
+
+def _labels(values: RoleInput) -> dict[str, list[str]] | None:
+    """Return the labels of each model of the catalogue, None where it is wrong, which is said of tfserving_models."""
+    try:
+        catalog = values["tfserving_models_catalog"]
+    except UnusableError:
+        return None
+    return {str(entry["name"]): [*map(str, entry.get("version_labels") or {})] for entry in catalog}
+
 
 def _gateway(values: RoleInput, inventory: Inventory) -> list[str]:
     if not values["tfserving_gateway_enabled"]:
@@ -205,8 +216,9 @@ def _gateway(values: RoleInput, inventory: Inventory) -> list[str]:
     except (InstancesError, UnusableError):
         servers = []  # which is said of tfserving_service
     of_role = {
-        **{name: values[f"tfserving_gateway_{name}"] for name in ("port", "names", "users", "allow_anonymous", "open")},
+        **{name: values[f"tfserving_gateway_{name}"] for name in _GATEWAY_ARGUMENTS},
         **{name: values[f"__tfserving_gateway_{name}"] for name in ("certificate", "key", "client_ca")},
+        "labels": _labels(inventory.role("tfserving_models")),
         "metrics_path": service["tfserving_service_monitoring_path"],
         "files_on_host": values["tfserving_gateway_tls_files_on_host"],
         "self_signed": values["tfserving_gateway_tls_self_signed"],

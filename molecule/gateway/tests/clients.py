@@ -58,9 +58,9 @@ class Gateway:
             [*command, *arguments, f"https://{self.name}:{PORT}{path}"], capture_output=True, text=True, check=False
         )
 
-    def codes(self, paths: str) -> list[str]:
+    def codes(self, paths: str, *arguments: str) -> list[str]:
         """Ask one path after the other over one connection, and return the statuses: /x[1-3] are three paths."""
-        return self._curl(paths, "--output", "/dev/null", "--write-out", "%{http_code}\n").stdout.split()
+        return self._curl(paths, "--output", "/dev/null", "--write-out", "%{http_code}\n", *arguments).stdout.split()
 
     def get(self, path: str, *arguments: str) -> Answer:
         done = self._curl(path, "--include", *arguments)

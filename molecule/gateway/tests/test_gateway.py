@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -229,12 +230,12 @@ def test_log_is_for_root_and_adm_alone_also_after_rotation(host, stranger):
         file = host.file(LOG)
         assert (file.user, file.group, file.mode) == ("root", "adm", 0o640)
         deadline = time.monotonic() + 10
-        while f'"GET /rotation-{rotation} ' not in host.check_output(f"cat {LOG}"):
+        while f'"/rotation-{rotation}"' not in host.check_output(f"cat {LOG}"):
             assert time.monotonic() < deadline
             stranger.get(f"/rotation-{rotation}")
         if not rotation:
             host.check_output("logrotate --force /etc/logrotate.conf")
-    assert '"GET /rotation-0 ' not in host.check_output(f"cat {LOG}")
+    assert '"/rotation-0"' not in host.check_output(f"cat {LOG}")
     rotated = host.file(f"{LOG}.1")
     assert (rotated.user, rotated.group, rotated.mode) == ("root", "adm", 0o640)
 
@@ -492,15 +493,95 @@ SEVERAL = {
     "tfserving_service_instances": [
         {"name": "both", "port": 8500, "rest_api_port": 8501},
         {"name": "one", "port": 8510, "rest_api_port": 8511, "models": ["MLP_custom"]},
-    ]
+    ],
+    "tfserving_models_catalog": [
+        {"name": "MLP", "source": "{{ examples_directory }}/saved", "version_labels": {"canary": 1}},
+        {"name": "MLP_custom", "source": "{{ examples_directory }}/saved_with_signature"},
+    ],
+}
+# No model has version 2, so that a client which got what a copy got would get an error.
+TRAFFIC = {
+    "MLP": {"split": {"canary": 30}, "mirror": {2: 20}},
+    "MLP_custom": {"split": {1: 50}, "sticky": "header X-User"},
 }
 
 
-def test_model_goes_to_the_instances_that_serve_it(play_gateway, on, gateway_on, digits):
-    host = on("debian12")
-    played = play_gateway("debian12", {**SEVERAL, "tfserving_gateway_open": ["predict", "metrics"]})
+@pytest.fixture(scope="module")
+def several(play_gateway, gateway_on) -> Gateway:
+    """Play debian12 with two servers, metrics open, and shares of the requests that go elsewhere."""
+    more = {"tfserving_gateway_open": ["predict", "metrics"], "tfserving_gateway_traffic": TRAFFIC}
+    played = play_gateway("debian12", {**SEVERAL, **more})
     assert not played.failed, played.text
-    gateway = gateway_on("debian12", credentials=CREDENTIALS)
+    return gateway_on("debian12", credentials=CREDENTIALS)
+
+
+@pytest.fixture
+def logged(on):
+    """Return a function: the lines that have been logged since the test began, once so many are no copies."""
+    text = f"cat {LOG}"
+    mark = len(on("debian12").check_output(text).splitlines())
+
+    def read(count: int) -> list[dict]:
+        deadline = time.monotonic() + 10
+        while True:
+            lines = [json.loads(line) for line in on("debian12").check_output(text).splitlines()[mark:]]
+            if sum(not line["mirrored"] for line in lines) >= count or time.monotonic() > deadline:
+                return lines
+            time.sleep(0.2)
+
+    return read
+
+
+def test_share_goes_to_the_label_and_copies_to_a_version_that_no_client_sees(several, logged):
+    codes = several.codes(f"{PREDICT}?[1-300]", "--data-binary", json.dumps(rest_body("MLP", [blank()])))
+    assert codes == ["200"] * 300
+    lines = logged(300)
+    answered = [line for line in lines if not line["mirrored"]]
+    assert {(line["model"], line["version"], line["status"]) for line in answered} == {("MLP", "", "200")}
+    assert len(answered) == 300
+    assert {line["label"] for line in answered} == {"", "canary"}
+    assert 50 <= sum(line["label"] == "canary" for line in answered) <= 130
+    copies = [line for line in lines if line["mirrored"]]
+    assert {(one["model"], one["version"], one["label"], one["status"]) for one in copies} == {("MLP", "2", "", "404")}
+    assert 25 <= len(copies) <= 95
+    assert all(one["path"] == PREDICT and one["remote_user"] == USER and one["request_time"] < 30 for one in lines)
+
+
+def test_request_that_names_a_version_is_left_alone(several, logged):
+    body = json.dumps(rest_body("MLP", [blank()]))
+    assert several.codes("/v1/models/MLP/versions/1:predict?[1-20]", "--data-binary", body) == ["200"] * 20
+    assert {(line["version"], line["label"], line["mirrored"]) for line in logged(20)} == {("1", "", False)}
+
+
+def test_client_with_the_header_stays_where_it_is(several, logged):
+    body = json.dumps(rest_body("MLP_custom", [blank()]))
+    users = [f"user-{number}" for number in range(10)]
+    for user in users:
+        codes = several.codes(
+            "/v1/models/MLP_custom:predict?[1-5]", "--data-binary", body, "--header", f"X-User: {user}"
+        )
+        assert codes == ["200"] * 5
+    versions = [line["version"] for line in logged(50)]
+    by_user = {user: set(versions[5 * number : 5 * number + 5]) for number, user in enumerate(users)}
+    assert all(len(found) == 1 for found in by_user.values()), by_user
+    assert set(versions) == {"", "1"}
+
+
+def test_client_can_write_nothing_into_the_log_but_its_own_words(several, logged):
+    label = 'a", "mirrored", "b\\'
+    assert several.post(f"/v1/models/MLP/labels/{quote(label)}:predict", rest_body("MLP", [blank()])).status == 400
+    several_of_nobody = replace(several, credentials='x", "mirrored\n{}:')
+    assert several_of_nobody.get('/none"\\').status == 401
+    lines = logged(2)
+    assert [(line["label"], line["status"], line["mirrored"]) for line in lines] == [
+        (label, "400", False),
+        ("", "401", False),
+    ]
+    assert lines[1]["remote_user"] == 'x", "mirrored\n{}'
+
+
+def test_model_goes_to_the_instances_that_serve_it(several, on, digits):
+    host, gateway = on("debian12"), several
 
     def statuses(count: int = 4) -> dict[str, set[int]]:
         """Ask more than once, as both instances take their turns."""

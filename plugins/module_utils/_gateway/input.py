@@ -16,6 +16,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gatew
     check_pair,
     check_pem_pair,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.traffic import traffic_problems
 
 # What the role's numbers may be, and what null stands for where it may be given. Sources: nginx's modules limit_req
 # (rate and burst begin at 1), limit_conn (1 to 65535), core (client_max_body_size 0 is no limit at all). The most are
@@ -31,17 +32,19 @@ LIMITS: dict[str, tuple[int, int, str]] = {
 }
 
 # Paths of the gateway's own, and where the models are.
-_OWN_PATHS = ("closed", "drained", "error", "health-of-server", "healthz", "v1")
+_OWN_PATHS = ("closed", "drained", "error", "health-of-server", "healthz", "mirrored", "v1")
 _METRICS_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+/?")
 
 
 def read_input(params: dict[str, Any], servers: list[Server]) -> tuple[dict[str, int | None], list[str]]:
     """Return the numbers of LIMITS, None where any will do, and all that can be seen to be wrong on the controller.
 
-    params are the arguments of the module gateway_info. Certificates that are on the host are not looked at.
+    params are the arguments of the module gateway_info, and labels, those of each model of the catalogue, where they
+    are known. Certificates that are on the host are not looked at.
     """
     limits, problems = read_limits(params["limits"])
     problems += [*access_problems(params, limits), *tls_problems(params), *route_problems(params, servers)]
+    problems += traffic_problems(params["traffic"], params.get("labels"))
     if not params["files_on_host"]:
         problems += certificate_problems(params)
     try:

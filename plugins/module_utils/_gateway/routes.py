@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.traffic import read_traffic
+
 # What can be opened: how its REST path ends after the model and its version, the REST method and the gRPC method.
 # grpc is without HandleReloadConfigRequest on purpose: anyone who may call it can unload every model.
 _VERBS = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
@@ -17,8 +19,13 @@ _READS = {
 }
 OPEN = [*_VERBS, *_READS, "metrics"]
 
-# model_servers/http_rest_api_util.cc; the catalogue takes no label with a control character.
-_VERSION = r"(?:/versions/[0-9]+|/labels/[^/:\x00-\x1f\x7f]+)?"
+# model_servers/http_rest_api_util.cc; the catalogue takes no label with a control character. What is named becomes a
+# variable of nginx, for the log and for copies of a request.
+_PATH = (
+    r"^/v1/models/(?P<tfserving_model>MODELS)"
+    r"(?:/versions/(?P<tfserving_version>[0-9]+)|/labels/(?P<tfserving_label>[^/:\x00-\x1f\x7f]+))?"
+)
+_NAMED = re.compile(r"\(\?P<\w+>")
 
 # $ alone is also there before a last line feed, which a path can hold as %0a.
 _END = r"$(?!\n)"
@@ -48,12 +55,13 @@ class RoutePlan:
 
     sets: list[dict[str, Any]] = field(default_factory=list)
     choices: list[list[str]] = field(default_factory=list)
-    rest: list[dict[str, str]] = field(default_factory=list)
+    rest: list[dict[str, Any]] = field(default_factory=list)
     grpc: list[str] = field(default_factory=list)
     grpc_models: list[dict[str, str]] = field(default_factory=list)
     grpc_default: str = ""
     metrics: list[dict[str, str]] = field(default_factory=list)
     health: list[dict[str, str]] = field(default_factory=list)
+    traffic: list[dict[str, Any]] = field(default_factory=list)
 
     def set_of(self, servers: Iterable[Server]) -> str:
         """Return the name of the set of these servers, which is new where there is none."""
@@ -71,13 +79,18 @@ def read_servers(instances: list[dict[str, Any]]) -> list[Server]:
     return [Server(number, **{key: one[key] for key in keys}) for number, one in enumerate(instances)]
 
 
-def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> RoutePlan:
+def plan(
+    servers: list[Server], opened: Iterable[str], metrics_path: str, traffic: dict[str, Any] | None = None
+) -> RoutePlan:
     """Return the routes to servers that serve at least one model, with what is opened of OPEN."""
     opened = set(opened)
-    made = RoutePlan()
-    by_servers: dict[tuple[int, ...], list[str]] = {}
-    for model in dict.fromkeys(model for one in servers for model in one.models):
-        by_servers.setdefault(tuple(one.number for one in servers if model in one.models), []).append(model)
+    models = list(dict.fromkeys(model for one in servers for model in one.models))
+    made = RoutePlan(traffic=read_traffic(traffic or {}, models))
+    mirrored = [one["model"] for one in made.traffic if one["mirror"]]
+    by_servers: dict[tuple[tuple[int, ...], bool], list[str]] = {}
+    for model in models:
+        numbers = tuple(one.number for one in servers if model in one.models)
+        by_servers.setdefault((numbers, model in mirrored), []).append(model)
 
     used: list[list[Server]] = []
 
@@ -86,10 +99,10 @@ def plan(servers: list[Server], opened: Iterable[str], metrics_path: str) -> Rou
             used.append(some)
         return made.set_of(some)
 
-    for numbers, models in by_servers.items():
+    for (numbers, is_mirrored), names in by_servers.items():
         name = use([servers[number] for number in numbers])
-        made.rest += [{**route, "set": name} for route in _rest_routes(models, opened)]
-        made.grpc_models.append({"pattern": f"^{_any(models)}$", "set": name})
+        made.rest += [{**route, "set": name, "mirrored": is_mirrored} for route in _rest_routes(names, opened)]
+        made.grpc_models.append({"pattern": f"^{_any(names)}$", "set": name})
     made.grpc = _grpc_methods(opened)
     made.grpc_default = use(_for_any_model(servers))
     first = servers[0].models[0]
@@ -121,15 +134,21 @@ def _any(models: list[str]) -> str:
 
 
 def _rest_routes(models: list[str], opened: set[str]) -> list[dict[str, str]]:
-    path = f"^/v1/models/{_any(models)}{_VERSION}"
-    verbs = [verb for verb in _VERBS if verb in opened]
-    endings = [_READS[kind][0] for kind in _READS if kind in opened]
+    verbs = "|".join(verb for verb in _VERBS if verb in opened)
+    endings = "|".join(_READS[kind][0] for kind in _READS if kind in opened)
     routes = []
     if verbs:
-        routes.append({"pattern": f"{path}:(?:{'|'.join(verbs)}){_END}", "method": "POST"})
-    if endings:
-        routes.append({"pattern": f"{path}(?:{'|'.join(endings)}){_END}", "method": "GET"})
+        routes.append({**_patterns(models, f":(?P<tfserving_verb>{verbs})"), "method": "POST"})
+    if opened & set(_READS):
+        routes.append({**_patterns(models, f"(?:{endings})"), "method": "GET"})
     return routes
+
+
+def _patterns(models: list[str], ending: str) -> dict[str, str]:
+    """Return the pattern of paths, and the same without names: what it is compared with sets no variable."""
+    named = f"{_PATH}{ending}{_END}"
+    patterns = {"pattern": named, "unnamed": _NAMED.sub("(?:", named)}
+    return {key: pattern.replace("MODELS", _any(models)) for key, pattern in patterns.items()}
 
 
 def _grpc_methods(opened: set[str]) -> list[str]:

@@ -262,6 +262,14 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
         ["tfserving_gateway_client_limits: burst is 0; it has to be", "tfserving_gateway_client_limits: requests_per"],
     ),
     (
+        {**GATEWAY, "tfserving_gateway_traffic": {"MLP": {"split": {"blue": 5, 1: 101}}, "other": {"mirror": {1: 5}}}},
+        [
+            "tfserving_gateway_traffic: MLP: split: 'blue' is neither a label",
+            "tfserving_gateway_traffic: MLP: split: 1 is '101'; it has to be a percentage",
+            "tfserving_gateway_traffic: tfserving_models_catalog has no model 'other'; use MLP",
+        ],
+    ),
+    (
         {"checked_roles": ["tfserving_mirror"], "tfserving_mirror_upstream": {"suite": "two words"}},
         ["tfserving_mirror_upstream: suite is two words", "tfserving_mirror_signing_key_fingerprint is"],
     ),

@@ -30,6 +30,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gatew
     password_file,
     self_signed,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.traffic import traffic_problems
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_info
 
 RunModule = Callable[..., dict[str, Any]]
@@ -149,6 +150,20 @@ def test_other_servers_take_the_requests_of_one_that_is_drained() -> None:
     assert [taken_by(made, alone, drained) for drained in "-01"] == [[8501], [], [8501]]
 
 
+def test_what_a_path_names_becomes_variables_but_not_in_what_is_compared() -> None:
+    (route,) = planned(ONE).rest
+    found = re.search(route["pattern"], "/v1/models/a.b/labels/x y:predict")
+    assert found is not None
+    assert found.groupdict() == {
+        "tfserving_model": "a.b",
+        "tfserving_version": None,
+        "tfserving_label": "x y",
+        "tfserving_verb": "predict",
+    }
+    assert "P<" not in route["unnamed"]
+    assert re.search(route["unnamed"], "/v1/models/a.b/versions/1:predict")
+
+
 def test_each_named_server_has_its_own_health_and_metrics() -> None:
     made = planned(FIRST, SECOND, opened=["metrics"])
     assert [(one["path"], one["model"], ports(made, one["set"])) for one in made.health] == [
@@ -217,6 +232,7 @@ GIVEN = {"self_signed": False, "files_on_host": True, "certificate": "/a.crt", "
         ({"instances": [{**ONE, "models": []}]}, "serves no model"),
         ({"server_client_verify": True}, "no certificate to show"),
         ({"open": ["reload"]}, "must be one or more of"),
+        ({"traffic": {"c": {"split": {"canary": 101}}}}, "c: split: canary is '101'; it has to be a percentage"),
     ],
 )
 def test_bad_input_is_named_and_no_secret_is_shown(changed: dict[str, Any], words: str, run_module: RunModule) -> None:
@@ -250,6 +266,55 @@ def test_numbers_are_numbers_however_they_are_written(run_module: RunModule) -> 
         "client_burst": 7,
         "client_concurrent_requests": None,
     }
+
+
+LABELS = {"c": ["canary", "stable"], "a.b": []}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "problems"),
+    [
+        ({"d": {}}, ["tfserving_models_catalog has no model 'd'; use a.b, c."]),
+        ({"c": 10}, ["'c' is '10'; write split: {LABEL: PERCENT} below it."]),
+        ({"c": {"canary": 10}}, ["c: 'canary' is none of split, sticky and mirror; a share is written as split: {"]),
+        ({"c": {"split": 10}}, ["c: split: it is '10'; write {LABEL: PERCENT}"]),
+        ({"c": {"split": {"blue": 1}}}, ["c: split: 'blue' is neither a label of the model in tfserving_models_"]),
+        ({"a.b": {"mirror": {"canary": 1}}}, ["a.b: mirror: 'canary' is neither a label of the model in tfserving_"]),
+        ({"c": {"split": {-1: 1}}}, ["c: split: '-1' is neither a label of the model in tfserving_models_catalog ("]),
+        ({"c": {"split": {1.5: 1}}}, ["c: split: '1.5' is neither a label"]),
+        ({"c": {"split": {2**63: 1}}}, [f"c: split: '{2**63}' is neither a label"]),
+        ({"c": {"split": {"$a": 1}}}, ["c: split: nginx cannot be told of label '$a'"]),
+        ({"c": {"split": {"a\n": 1}}}, ["c: split: nginx cannot be told of label 'a\\n'"]),
+        *(
+            ({"c": {"mirror": {"canary": percent}}}, [f"c: mirror: canary is '{percent}'; it has to be a percentage"])
+            for percent in (-1, 100.01, 101, "1%", 0.001, True, None, "\u0663")
+        ),
+        ({"c": {"split": {"canary": 50, "stable": 50.01}}}, ["c: split: the percentages are more than 100 together"]),
+        *(
+            ({"c": {"sticky": sticky}}, [f"c: sticky is '{sticky}'; it has to be address, or header NAME"])
+            for sticky in ("X-User", "header", "header X_User", "header a b", "header $a", "cookie a", True)
+        ),
+        (
+            {"c": {"split": {"blue": 1000}, "sticky": "x", "mirror": {"canary": 60, 2: 60}}, "d": {}},
+            ["c: split: 'blue' is", "c: split: blue is '1000'", "c: mirror: the percent", "c: sticky", "has no model"],
+        ),
+        (
+            {"c": {"split": {"canary": 0, 2: "99.5", "3": 0.5}, "sticky": "header X-User", "mirror": {"stable": 100}}},
+            [],
+        ),
+        ({"c": {"split": None, "sticky": "address"}, "a.b": {}}, []),
+    ],
+)
+def test_shares_that_cannot_be_are_named(traffic: dict[str, Any], problems: list[str]) -> None:
+    found = traffic_problems(traffic, LABELS)
+    assert len(found) == len(problems), found
+    for text, words in zip(found, problems):
+        assert text.startswith("tfserving_gateway_traffic: ")
+        assert words in text
+
+
+def test_labels_are_not_looked_for_where_the_catalogue_is_not_known() -> None:
+    assert traffic_problems({"d": {"split": {"blue": 1}}}, None) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ INPUT: dict[str, Any] = {
     "certificate": "/CERTIFICATE",
     "key": "/KEY",
     "client_ca": "pem",
+    "traffic": {"other": {"split": {"LABEL": 10}, "sticky": "header X-User", "mirror": {"LABEL": 0.5}}},
     "limits": {
         "max_body_megabytes": 16,
         "client_requests_per_second": 1000,
@@ -185,6 +187,9 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "NAME": lambda value: {"server": {"name": value}},
     "MODEL": lambda value: {"server": {"models": [value, "other"]}},
     "MANAGED": lambda value: {"managed": value},
+    "LABEL": lambda value: {
+        "traffic": {"other": {"split": {value: 10}, "sticky": "header X-User", "mirror": {value: 0.5}}}
+    },
 }
 
 
@@ -217,3 +222,53 @@ def test_numbers_are_numbers(name: str, written: Callable[..., str]) -> None:
     for value in values(name, 0):
         with pytest.raises(ValueError, match=f"{name.removeprefix('client_')} is "):
             written(limits={**INPUT["limits"], name: value})
+
+
+def named(directives: Directive, *first: str) -> list[Directive]:
+    """Return the directives that begin with these words."""
+    return [one for one in directives.all() if tuple(one.words[: len(first)]) == first]
+
+
+def test_shares_are_those_of_split_clients(written: Callable[..., str]) -> None:
+    traffic = {
+        "MODEL": {"split": {"b": 33.33, 7: "10", "a": 0}, "mirror": {"b": 100}},
+        "other": {"split": {"b": 1}, "sticky": "address"},
+        "absent": {"split": {"b": 1}},
+    }
+    site = read(written(traffic=traffic))
+    found = [(one.words[1:], [share.words for share in one.block]) for one in named(site, "split_clients")]
+    rest = ["*", ""]
+    assert found == [
+        (
+            ["split $tfserving_model $request_id", "$tfserving_split_0"],
+            [["10%", "/versions/7"], ["33.33%", "/labels/b"], rest],
+        ),
+        (["mirror $tfserving_model $request_id", "$tfserving_mirror_0"], [["100%", "/labels/b"], rest]),
+        (["split $tfserving_model $tfserving_address", "$tfserving_split_1"], [["1%", "/labels/b"], rest]),
+        (["mirror $tfserving_model $request_id", "$tfserving_mirror_1"], [rest]),
+    ]
+
+
+def test_client_without_the_header_is_split_by_request(written: Callable[..., str]) -> None:
+    site = read(written(traffic={"other": {"split": {"b": 1}, "sticky": "header X-User-2"}}))
+    (sticky,) = named(site, "map", "$http_x_user_2")
+    assert [one.words for one in sticky.block] == [["default", "$http_x_user_2"], ["", "$request_id"]]
+    assert named(site, "split_clients", f"split $tfserving_model {sticky.words[2]}")
+
+
+def test_only_requests_for_models_with_a_mirror_are_copied(written: Callable[..., str]) -> None:
+    site = read(written(traffic={"other": {"mirror": {"b": 1}}}))
+    patterns = [one.words[2] for one in named(site, "location", "~") if named(one, "mirror")]
+    paths = [f"/v1/models/{model}:predict" for model in ("other", "MODEL")]
+    assert [[bool(re.search(pattern, path)) for path in paths] for pattern in patterns] == [[True, False]]
+    assert not named(read(written(traffic={"other": {"split": {"b": 1}, "mirror": {"b": 0}}})), "mirror")
+    assert not named(read(written(traffic={})), "location", "=", "/mirrored")
+
+
+@pytest.mark.parametrize("form", ["tfserving_gateway", "tfserving_gateway_mirrored"])
+def test_line_of_the_log_is_json_that_nginx_escapes(form: str, written: Callable[..., str]) -> None:
+    (log,) = named(read(written()), "log_format", form)
+    assert log.words[2] == "escape=json"
+    line = json.loads(re.sub(r"(?<!\")\$[a-z_]+", "0.5", "".join(log.words[3:])))
+    assert line["mirrored"] is (form == "tfserving_gateway_mirrored")
+    assert {"model", "version", "label", "status", "request_time", "upstream_response_time"} <= set(line)
