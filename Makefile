@@ -41,7 +41,7 @@ status: .venv/installed ## Print what the lab's hosts serve
 test: ## Check everything that this project promises
 	$(MAKE) --jobs=2 --output-sync=line lint lab-packages models
 	rm -rf $(LOGS)
-	$(MAKE) --keep-going --jobs=3 --output-sync=line \
+	$(MAKE) --keep-going --jobs=2 --output-sync=line \
 	  $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST),$(SCENARIOS))) unit e2e || {
 	  grep -aPh -A15 '^(\e\[[0-9;]*m)*(FAILED|ERROR)\b|fatal: ' $(LOGS)/*; exit 1; }
 
