@@ -28,6 +28,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     read_history,
     read_holds,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import (
+    read_record,
+    versions_to_return_to,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.host_servers import HostServer
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import family
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import ServingError, reason
@@ -393,17 +397,19 @@ def make_plans(params: Mapping[str, Any]) -> list[PrunePlan]:
     base_path = Path(params["base_path"])
     pending = versions_by_model(params.get("pending") or [])
     history, holds = read_history(params["config_path"]), read_holds(params["config_path"])
+    # What has left the catalogue may have to return, too.
+    record = read_record(params["config_path"])
     plans = [
         plan_listed(
             base_path,
             entry,
             params["keep"],
             pending.get(entry["name"], set()),
-            needed_versions(history, holds, entry["name"]),
+            needed_versions(history, holds, entry["name"]) | versions_to_return_to(record, entry["name"]),
         )
         for entry in params["catalog"]
     ]
-    return plans + plan_unlisted(base_path, {plan.model for plan in plans}, params["purge"])
+    return plans + plan_unlisted(base_path, {plan.model for plan in plans}, params["purge"] and record is None)
 
 
 def versions_diff(plans: list[PrunePlan], chosen: dict[str, list[int]]) -> dict[str, str]:

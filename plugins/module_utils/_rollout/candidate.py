@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import grp
 import os
-import re
 import shutil
 import socket
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -24,7 +24,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import UNIT_PATH
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
+    UNIT_PATH,
+    quoted_argument,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import running_pid
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.gates import (
@@ -46,6 +49,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import (
     Ports,
+    command_line,
     local_client,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import (
@@ -57,7 +61,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 
 UNIT = "tfserving-candidate.service"
-RUNTIME_UNITS = Path("/run/systemd/system")
+UNIT_FILE = Path("/run/systemd/system", UNIT)
+DROP_INS = Path(f"{UNIT_FILE}.d")
 DIRECTORY = Path("/run/tfserving-candidate")
 # How long the gates may take beyond the wait for the server: then systemd ends it, whatever has become of the run.
 GATES_SECONDS = 900
@@ -66,22 +71,17 @@ GATES_SECONDS = 900
 Wanted = Mapping[str, "list[int]"]
 
 
-def unit_text(text: str, where: Ports, models_config: Path, seconds: int) -> str:
-    """Return the unit of a candidate, made from that of a server.
+def overrides(command: list[str], where: Ports, models_config: Path, seconds: int) -> str:
+    """Return what a candidate has otherwise than a server, which was started with this command.
 
-    It is not one of the servers that these roles know again, can be reached from its own host only, and where memory
-    runs out it goes before any server.
+    It can be reached from its own host only, and where memory runs out it goes before any server.
     """
-    text = text.partition(f"[{MARKER_SECTION}]")[0]
-    for flag, value in (
-        ("port", where.grpc),
-        ("rest_api_port", where.rest_api),
-        ("model_config_file", models_config),
-    ):
-        text = re.sub(rf'(?<=\s)"?--{flag}=[^\s"]*"?', f"--{flag}={value}", text)
-    text = re.sub(r'(?<=\s)"?--grpc_socket_path=[^\s"]*"?', "", text)
+    own = {"port": where.grpc, "rest_api_port": where.rest_api, "model_config_file": models_config}
+    words = [word for word in command if word[2:].partition("=")[0] not in (*own, "grpc_socket_path")]
+    words += [f"--{flag}={value}" for flag, value in own.items()]
     return (
-        f"{text}\n[Service]\nRestart=no\nRuntimeMaxSec={seconds}\nOOMScoreAdjust=500\n"
+        f"[Service]\nExecStart=\nExecStart={' '.join(map(quoted_argument, words))}\n"
+        f"Restart=no\nRuntimeMaxSec={seconds}\nOOMScoreAdjust=500\n"
         "IPAddressAllow=\nIPAddressDeny=any\nIPAddressAllow=localhost\n"
     )
 
@@ -97,33 +97,34 @@ def _free_ports() -> Ports:
 
 @contextmanager
 def candidate(
-    module: AnsibleModule, server: Server, base_path: Path, wanted: Wanted, group: str, timeout_seconds: int
+    module: AnsibleModule, server: Server, pid: int, base_path: Path, wanted: Wanted, group: str, timeout_seconds: int
 ) -> Iterator[ServingClient]:
-    """Run a candidate of a server with these versions, and give a client of it. Raises NotServed and OSError."""
-    unit, where = SystemdUnit(module, UNIT), _free_ports()
-    path = RUNTIME_UNITS / UNIT
-    drop_ins = Path(f"{path}.d")
-    _remove(module, path, drop_ins)  # of a run that was killed
+    """Run a candidate of a server, which runs as pid, with these versions, and give a client of it.
+
+    Raises NotServed and OSError.
+    """
+    unit, where, since = SystemdUnit(module, UNIT), _free_ports(), time.time()
+    _remove(module)  # what a run that was killed has left
     try:
         _make_models(base_path, wanted, group)
-        own = UNIT_PATH / f"{server.unit.name}.d"
-        RUNTIME_UNITS.mkdir(parents=True, exist_ok=True)
-        if own.is_dir():
-            drop_ins.symlink_to(own)
-        text = server.unit_file.read_text(encoding="utf-8")
-        path.write_text(
-            unit_text(text, where, DIRECTORY / "models.config", timeout_seconds + GATES_SECONDS), encoding="utf-8"
-        )
+        DROP_INS.mkdir(parents=True)
+        for file in (UNIT_PATH / f"{server.unit.name}.d").glob("*.conf"):
+            (DROP_INS / file.name).symlink_to(file)
+        # Not one of the servers that these roles know again. Of the drop-ins, the last one counts.
+        text = server.unit_file.read_text(encoding="utf-8").partition(f"[{MARKER_SECTION}]")[0]
+        UNIT_FILE.write_text(text, encoding="utf-8")
+        text = overrides(command_line(pid), where, DIRECTORY / "models.config", timeout_seconds + GATES_SECONDS)
+        (DROP_INS / "zzz-candidate.conf").write_text(text, encoding="utf-8")
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         module.run_command(["systemctl", "start", UNIT], check_rc=True)
         client = local_client(where, unit.cgroup)
         try:
             wait_until_served(client, unit, {name: list(one) for name, one in wanted.items()}, {}, timeout_seconds)
         except NotServed as error:
-            raise NotServed(f"{error}\n{last_words(unit.log(0))}", error.refused) from error
+            raise NotServed(f"{error}\n{last_words(unit.log(since))}", error.refused) from error
         yield client
     finally:
-        _remove(module, path, drop_ins)
+        _remove(module)
 
 
 def _make_models(base_path: Path, wanted: Wanted, group: str) -> None:
@@ -132,8 +133,8 @@ def _make_models(base_path: Path, wanted: Wanted, group: str) -> None:
     DIRECTORY.mkdir(mode=0o755)
     models = {}
     for name, versions in wanted.items():
-        store, links = ModelStore(base_path / name), DIRECTORY / name
-        links.mkdir(mode=0o755)
+        store, links = ModelStore(base_path / name), DIRECTORY / "models" / name
+        links.mkdir(mode=0o755, parents=True)
         there = store.published()
         for version in versions:
             directory = store.path / there[version] if version in there else store.distributed(version)
@@ -150,15 +151,15 @@ def _make_models(base_path: Path, wanted: Wanted, group: str) -> None:
     config.chmod(0o640)
 
 
-def _remove(module: AnsibleModule, path: Path, drop_ins: Path) -> None:
-    if path.exists():
+def _remove(module: AnsibleModule) -> None:
+    if UNIT_FILE.exists():
         module.run_command(["systemctl", "stop", UNIT])
-        path.unlink()
-        drop_ins.unlink(missing_ok=True)
-        module.run_command(["systemctl", "daemon-reload"])
-        module.run_command(["systemctl", "reset-failed", UNIT])
-    if DIRECTORY.is_dir():
-        shutil.rmtree(DIRECTORY)
+        UNIT_FILE.unlink()
+    for directory in (DROP_INS, DIRECTORY):
+        if directory.is_dir():
+            shutil.rmtree(directory)
+    module.run_command(["systemctl", "daemon-reload"])
+    module.run_command(["systemctl", "reset-failed", UNIT])
 
 
 def run_gates(module: AnsibleModule, params: dict[str, Any]) -> list[Result]:
@@ -188,7 +189,7 @@ def run_gates(module: AnsibleModule, params: dict[str, Any]) -> list[Result]:
             if not set(change["versions"]) <= set(served[name])
         }
         if wanted:
-            with candidate(module, server, base_path, wanted, group, timeout) as new:
+            with candidate(module, server, pid, base_path, wanted, group, timeout) as new:
                 for name, versions in wanted.items():
                     gates, running = _Gates(new, live, name, params), max(served[name], default=None)
                     results += [result for version in versions for result in gates.of(version, running)]
@@ -215,9 +216,11 @@ class _Gates:
         """Compare a version with the running one. Raises NotServed where one does not answer a sample."""
         if not self._samples:
             return [self._skipped("no sample_requests")]
+        if running is not None and not self._is_answered(running):
+            running = None
         found = [self._smoke(version, running, sample) for sample in self._samples]
         if running is None:
-            return [*found, self._skipped("no running version to compare with")]
+            return [*found, self._skipped("no running version that answers the samples")]
         measured = self._latency(version, running)
         # What else the host does can slow one down for a moment. The second time counts.
         if not all(one["passed"] for one in measured):
@@ -238,13 +241,22 @@ class _Gates:
         warm = slice(limits["warmup_requests"], None)
         return latency(self._model, old[warm], new[warm], limits["max_ratio"], limits["max_p99_ratio"])
 
+    def _is_answered(self, running: int) -> bool:
+        """Say whether the running version takes the samples, which are those of the new one."""
+        try:
+            for sample in self._samples:
+                self._old.predict(self._model, running, sample["signature_name"], sample["instances"])
+        except ServingError:
+            return False
+        return True
+
     def _smoke(self, version: int, running: int | None, sample: dict[str, Any]) -> Result:
         answer = self._answer(self._new, version, sample)
         if "expected" in sample:
             found = difference(answer, sample["expected"])
             return smoke(self._model, found, sample["tolerance"], "what is expected")
         if running is None:
-            return self._skipped("no running version to compare with")
+            return self._skipped("no running version that answers the samples")
         found = difference(answer, self._answer(self._old, running, sample))
         return smoke(self._model, found, self._params["smoke"]["max_difference"], f"version {running}")
 

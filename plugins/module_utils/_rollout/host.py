@@ -67,6 +67,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 )
 
 
+# What the catalogue asks for of a model that it does not have any more.
+GONE: dict[str, Any] = {"versions": [], "labels": {}, "unit": ""}
+
+
 class NotReturned(Exception):
     """The host does not serve what it served before the rollout; the text says what it does."""
 
@@ -79,9 +83,11 @@ def planned(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     config_path = params["config_path"]
     to = _asked(module, params)
     record = read_record(config_path)
-    is_same = record is not None and {name: to.get(name) for name in record["to"]} == record["to"]
+    is_same = record is not None and all(to.get(name, GONE) == asked for name, asked in record["to"].items())
     # What an earlier run has begun to change has its gates still before it.
     served = record["served"] if record and is_same else served_states(family(params["unit"], config_path).values())
+    if not params["models"]:  # what leaves the catalogue is a change, too
+        to.update({name: GONE for name, state in served.items() if name not in to and state["versions"]})
     changes = []
     for name, asked in to.items():
         now_served = served.get(name, {"versions": {}, "labels": {}})
@@ -91,7 +97,7 @@ def planned(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     return {
         "changes": changes,
         "to": to,
-        "problems": _problems(module, params),
+        "problems": _problems(module, params, {one["model"] for one in changes}),
         "record": record,
         "is_same": is_same,
         "withdrawn": {name: list(withdrawn(ModelStore(Path(params["base_path"], name)))) for name in to},
@@ -131,11 +137,14 @@ def _asked(module: AnsibleModule, params: dict[str, Any]) -> dict[str, dict[str,
     return asked
 
 
-def _problems(module: AnsibleModule, params: dict[str, Any]) -> list[str]:
-    """Return which served versions do not answer, of servers that there are."""
+def _problems(module: AnsibleModule, params: dict[str, Any], changing: set[str]) -> list[str]:
+    """Return which served versions do not answer, of servers that there are.
+
+    The samples of models that change are those of their new versions.
+    """
     problems = []
     try:
-        samples = catalog_samples(params["catalog"])
+        samples = {name: one for name, one in catalog_samples(params["catalog"]).items() if name not in changing}
         for unit, directory in family(params["unit"], params["config_path"]).items():
             server = Server(module, unit, directory)
             models = server.models()
@@ -208,6 +217,7 @@ def give_back(module: AnsibleModule, params: dict[str, Any], reason: str) -> lis
     ]
     if module.check_mode:
         return rows
+    before = {unit: record["before"].get(unit, dict.fromkeys(record["to"])) for unit in directories}
     new = [
         (ModelStore(Path(params["base_path"], name)), version)
         for name, versions in record["new"].items()
@@ -215,11 +225,11 @@ def give_back(module: AnsibleModule, params: dict[str, Any], reason: str) -> lis
     ]
     if any(version in store.published() for store, version in new):
         # What is withdrawn must not be wanted by anybody any more: first, each version that was served by its number.
-        _bring(module, params, directories, {unit: _by_number(record, one) for unit, one in record["before"].items()})
+        _bring(module, params, directories, {unit: _by_number(record, one) for unit, one in before.items()})
     for store, version in new:
         if version in store.published() or store.distributed(version).is_dir():
             withdraw(store, version, reason)
-    _bring(module, params, directories, record["before"])
+    _bring(module, params, directories, before)
     _hold(config_path, record)
     note_served(config_path, directories.values())
     write_last_good_models(config_path, [Path(one, MODELS_CONFIG) for one in directories.values()])
@@ -242,8 +252,6 @@ def _bring(
 ) -> None:
     """Have each server serve these ModelConfigs; a model without one is taken from it. Raises NotReturned."""
     for unit, models in wanted.items():
-        if unit not in directories:
-            continue
         server = Server(module, unit, directories[unit])
         text, current = read(server.models_config)
         before: Models = current or {}

@@ -41,6 +41,11 @@ def remove_record(config_path: str) -> None:
     Path(config_path, RECORD).unlink(missing_ok=True)
 
 
+def versions_to_return_to(record: Record | None, model: str) -> set[int]:
+    """Return the versions of a model that were served before a rollout that is not over."""
+    return set(map(int, record["served"].get(model, {"versions": {}})["versions"])) if record else set()
+
+
 def unfinished_words(record: Record) -> str:
     """Return what to do about a rollout that is not over."""
     by = f" by {record['by']}" if record["by"] else ""

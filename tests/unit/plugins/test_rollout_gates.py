@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.rollout_report import rollout_report
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.rollout_soak import rollout_soak
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.candidate import unit_text
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.candidate import overrides
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.gates import (
     difference,
     latency,
@@ -126,39 +126,15 @@ def test_page_is_counted_by_model():
     assert counts("<html>") == added([]) == {}
 
 
-UNIT = """[Service]
-User=tfserving
-ExecStart=/usr/bin/tensorflow_model_server \\
-  --port=8500 \\
-  --rest_api_port=8501 \\
-  "--grpc_socket_path=/run/x" \\
-  --model_config_file=/etc/tensorflow-serving/models.config \\
-  --rest_api_num_threads=8
-MemoryMax=4G
-IPAddressAllow=10.0.0.0/8
-
-[Install]
-WantedBy=multi-user.target
-
-[X-Tfserving]
-InstanceOf=tensorflow-model-server
-ConfigPath=/etc/tensorflow-serving
-"""
-
-
-def test_unit_of_a_candidate_is_that_of_the_server_elsewhere():
-    text = unit_text(UNIT, Ports(rest_api=40001, grpc=40002), "/run/c/models.config", 60)
-    command = text[text.index("ExecStart") : text.index("MemoryMax")]
-    assert "--port=40002 " in command
-    assert "--rest_api_port=40001 " in command
-    assert "--model_config_file=/run/c/models.config " in command
-    assert "--rest_api_num_threads=8" in command
-    assert not {"8500", "8501", "/etc/tensorflow-serving", "/run/x"} & set(command.replace("=", " ").split())
-    assert "User=tfserving" in text
-    assert "MemoryMax=4G" in text
-    assert "X-Tfserving" not in text
-    assert text.index("IPAddressAllow=10.0.0.0/8") < text.index("IPAddressAllow=\n")
-    assert text.endswith("IPAddressDeny=any\nIPAddressAllow=localhost\n")
+def test_candidate_is_started_as_the_server_was_elsewhere():
+    command = ["/usr/bin/tensorflow_model_server", "--port=8500", "--rest_api_port=8501", "--grpc_socket_path=/run/x"]
+    command += ["--model_config_file=/etc/m.config", "--rest_api_num_threads=8", "--tag=a $b %c"]
+    text = overrides(command, Ports(rest_api=40001, grpc=40002), "/run/c/models.config", 60)
+    assert text.startswith(
+        "[Service]\nExecStart=\nExecStart=/usr/bin/tensorflow_model_server --rest_api_num_threads=8 "
+        '"--tag=a $$b %%c" --port=40002 --rest_api_port=40001 --model_config_file=/run/c/models.config\n'
+    )
+    assert text.endswith("IPAddressAllow=\nIPAddressDeny=any\nIPAddressAllow=localhost\n")
 
 
 def test_report_says_what_has_become_of_each_host():

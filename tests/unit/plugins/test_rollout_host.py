@@ -185,3 +185,25 @@ def test_host_that_does_not_return_keeps_its_record(host: Host, monkeypatch: pyt
     assert "server.service does not serve what it served before: it is stuck" in result["msg"]
     assert read_record(host.config_path) is not None
     assert host.store.published().keys() == {1, 2}
+
+
+def test_plan_has_what_changes_and_what_leaves_the_catalogue_and_a_later_run_knows_it_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unfinished rollout is compared with what was served before it, so that its gates are not left out."""
+    asked = {"CNN": {"versions": [1], "labels": {}, "unit": "server"}}
+    monkeypatch.setattr(rollout_host, "_asked", lambda *_: dict(asked))
+    monkeypatch.setattr(rollout_host, "_problems", lambda *_: [])
+    planned = host.rollout("planned")
+    assert [(one["model"], one["from"], one["to"]) for one in planned["changes"]] == [
+        ("CNN", "none", "1"),
+        ("MLP", "1", "none"),
+    ]
+    host.rollout("begun", to=planned["to"])
+    host.file.write_text("")
+    again = host.rollout("planned")
+    assert (again["is_same"], again["changes"]) == (True, planned["changes"])
+    asked["CNN"] = {"versions": [2], "labels": {}, "unit": "server"}
+    assert host.rollout("planned")["is_same"] is False
+    host.rollout("returned", failure="red")
+    assert host.served() == ([1], {})
