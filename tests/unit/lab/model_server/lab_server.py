@@ -33,7 +33,8 @@ def ensure_fork_server() -> None:
     """Start the process that servers are forked from, with its modules on its path, unless it runs."""
     PROCESSES.set_forkserver_preload(["__main__", "preloaded", "lab_server"])
     path = os.pathsep.join([str(PACKAGE_PARENT), str(Path(__file__).resolve().parent)])
-    with mock.patch.dict(os.environ, PYTHONPATH=path):
+    # The kernel shows its environment for all that are forked from it.
+    with mock.patch.dict(os.environ, PYTHONPATH=path, TF_CPP_MIN_LOG_LEVEL="0"):
         forkserver.ensure_running()
 
 
