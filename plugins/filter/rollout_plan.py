@@ -41,17 +41,22 @@ plan: "{{ ansible_play_hosts_all | modelops.tensorflow_serving.rollout_plan(host
 RETURN = r"""
 _value:
   description: The action (V(go), V(return), V(stop)), the reasons against V(go), the batches, the number of each
-    host's, the hosts to compare with, the versions to publish, and all of that as rows of a table.
+    host's, the hosts to compare with, those with a change, whether it is resumed, and all of that as rows of a table.
   type: dict
 """
 
 from typing import Any, Callable, Mapping
+
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.modelops.tensorflow_serving.plugins.plugin_utils.rollout_plan import (
     STOP,
     Host,
     make_plan,
 )
+
+# What the checks register of each host, also where it cannot be reached.
+RESULTS = ("__tfserving_host", "__tfserving_models_published", "__tfserving_rollout_planned")
 
 
 def rollout_plan(
@@ -62,8 +67,7 @@ def rollout_plan(
     for name in hosts:
         variables = hostvars[name]
         if name not in reached:
-            # A host that has failed has registered why; one that cannot be reached has not.
-            is_lost = "__tfserving_input_checked" in variables and "__tfserving_host" not in variables
+            is_lost = any((variables.get(result) or {}).get("unreachable") for result in RESULTS)
             if not (is_lost and settings["skip_unreachable"]):
                 missing.append(f"{name} {'cannot be reached' if is_lost else 'has failed the checks above'}")
             continue
@@ -78,7 +82,7 @@ def rollout_plan(
                 is_same=planned["is_same"],
                 withdrawn=planned["withdrawn"],
                 held=planned["held"],
-                is_first=bool(variables.get("tfserving_rollout_first")),
+                is_first=boolean(variables.get("tfserving_rollout_first", False)),
                 has_restart=name in settings["restart"],
             )
         )
@@ -94,7 +98,8 @@ def rollout_plan(
         "batches": plan.batches,
         "batch_of": batch_of,
         "counterparts": plan.counterparts,
-        "pending": pending,
+        "changing": [host.name for host in found if host.changes],
+        "is_resumed": bool(plan.done),
         "rows": [
             row
             for name in sorted(batch_of, key=lambda name: batch_of[name])

@@ -66,7 +66,7 @@ def rollout_soak(
 ) -> list[dict[str, Any]]:
     """Return the results that DOCUMENTATION describes."""
     results = []
-    for name in (change["model"] for change in changes):
+    for name in (change["model"] for change in changes if change["versions"]):
         of_own, of_other = (
             since(*({**NOTHING, **(look.get("models") or {}).get(name, {})} for look in looks))
             for looks in (own, other)

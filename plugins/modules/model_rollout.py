@@ -18,7 +18,8 @@ options:
     description:
       - V(planned) says what would change, and changes nothing.
       - V(begun) notes what is served. The new versions are distributed, and nothing that is served has changed.
-      - V(changed), V(passed), V(paused) and V(failed) note how far the rollout is.
+      - V(changed), V(passed), V(paused) and V(failed) note how far the rollout is. V(passed) fails where the host does
+        not serve what the catalogue asks for.
       - V(returned) brings back what was served before, withdraws the new versions, and holds models that came without
         one, so that the next run does not change them again.
       - V(ended) removes the record.
@@ -121,6 +122,10 @@ is_same:
   description: Whether that rollout has the catalogue that is given.
   returned: with O(state=planned)
   type: bool
+is_new:
+  description: Whether the record was written now.
+  returned: with O(state=begun)
+  type: bool
 withdrawn:
   description: The versions that were withdrawn here, by model.
   returned: with O(state=planned)
@@ -145,6 +150,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import CATALOG_OPTIONS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.host import (
+    LostError,
     NotReturned,
     begin,
     give_back,
@@ -187,12 +193,12 @@ def main() -> None:
         elif module.check_mode:
             pass
         elif state == "begun":
-            begin(params)
+            result["is_new"] = begin(params)
         elif state == "ended":
             remove_record(params["config_path"])
         else:
-            set_phase(params["config_path"], state, params["failure"])
-    except (NotReturned, OSError) as error:
+            set_phase(params, state)
+    except (LostError, NotReturned, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -57,8 +57,8 @@ class Plan:
     counterparts: dict[str, str]
 
 
-def size(given: Any, hosts: int) -> int:
-    """Return how many hosts a size is: a number, or a share such as 10%, of which at least one is taken.
+def size(given: Any, hosts: int, *, up: bool = False) -> int:
+    """Return how many hosts a size is: a number, or a share such as 10%, rounded down or up; at least one.
 
     Raises ValueError.
     """
@@ -66,7 +66,8 @@ def size(given: Any, hosts: int) -> int:
     number = text[:-1] if text.endswith("%") else text
     if not number.isdecimal() or int(number) < 1 or (text.endswith("%") and int(number) > 100):
         raise ValueError(f"{text} is neither a number of hosts nor a share such as 10%")
-    return max(1, hosts * int(number) // 100) if text.endswith("%") else int(number)
+    share = hosts * int(number)
+    return max(1, -(-share // 100) if up else share // 100) if text.endswith("%") else int(number)
 
 
 def make_plan(hosts: Sequence[Host], sizes: Sequence[Any], min_in_service: Any, *, resume: bool) -> Plan:
@@ -82,7 +83,7 @@ def make_plan(hosts: Sequence[Host], sizes: Sequence[Any], min_in_service: Any, 
     changing.sort(key=lambda host: not host.is_first)
     most = len(hosts)
     if any(host.has_restart for host in hosts) and str(min_in_service) != "0":
-        most = max(1, len(hosts) - size(min_in_service, len(hosts)))
+        most = max(1, len(hosts) - size(min_in_service, len(hosts), up=True))
     names = [host.name for host in changing]
     batches: list[list[str]] = []
     lengths = [size(one, len(names)) for one in sizes] or [len(names)]
@@ -117,7 +118,7 @@ def _action(hosts: Sequence[Host], unfinished: Sequence[Host], *, resume: bool) 
     if returned:
         return RETURN, returned
     reasons = [f"{host.name} is not healthy: {problem}" for host in hosts for problem in host.problems]
-    if any(host.problems for host in unfinished):
+    if any(host.problems and host.phase == "changed" for host in unfinished):
         return RETURN, reasons
     paused = [host.name for host in unfinished if host.phase == "paused"]
     if paused and not resume:
@@ -132,16 +133,16 @@ def _has_returned(record: dict[str, Any], host: Host) -> bool:
     """Say whether a host has gone back from what a rollout was about."""
     new = {(model, version) for model, versions in record["new"].items() for version in versions}
     refused = {(model, version) for model, versions in host.withdrawn.items() for version in versions}
-    without_new = {model for model in record["to"] if not record["new"].get(model)}
-    return bool(new & refused or without_new & {*host.held})
+    return bool(new & refused or {*record["held"]} & {*host.held})
 
 
 def _counterparts(hosts: Sequence[Host], batches: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Return a host of a later batch for each, each as seldom as can be."""
-    changing = {host.name for host in hosts if host.changes}
+    """Return a host of a later batch that changes the same models for each, each as seldom as can be."""
+    models = {host.name: {change["model"] for change in host.changes} for host in hosts}
     found = {}
     for number, batch in enumerate(batches):
-        later = [name for following in batches[number + 1 :] for name in following if name in changing]
+        later = [name for following in batches[number + 1 :] for name in following]
         for index, name in enumerate(batch):
-            found[name] = later[index % len(later)] if later else ""
+            alike = [other for other in later if models[name] and models[name] <= models[other]]
+            found[name] = alike[index % len(alike)] if alike else ""
     return found

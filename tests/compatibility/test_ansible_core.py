@@ -78,6 +78,6 @@ def changed(output: str) -> int:
 @pytest.mark.parametrize("release", RELEASES)
 def test_playbook_converges_and_then_changes_nothing(play: Play) -> None:
     assert changed(play("serving.yml")) > 0
-    for playbook in ("serving.yml", "distribute.yml", "rollback.yml", "status.yml"):
+    for playbook in ("serving.yml", "distribute.yml", "rollout.yml", "rollback.yml", "status.yml"):
         assert changed(play(playbook)) == 0
     assert changed(play("remove.yml")) > 0

@@ -35,6 +35,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.variants import PROGRAM
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import RECORD
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
     MODELS_CONFIG,
     family,
@@ -53,7 +54,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
 )
 
 # What the configuration directory has of earlier runs.
-RECORDS = (LAST_GOOD, HISTORY, HOLDS)
+RECORDS = (LAST_GOOD, HISTORY, HOLDS, RECORD)
 
 
 @dataclass

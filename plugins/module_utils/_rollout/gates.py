@@ -44,6 +44,11 @@ def smoke(model: str, found: float, allowed: float | None, compared_with: str) -
     }
 
 
+def skipped(model: str, why: str) -> Result:
+    """Say that there is nothing to compare a model with before traffic."""
+    return {"gate": "smoke, latency", "model": model, "measured": why, "allowed": "", "passed": True}
+
+
 def latency(model: str, old: list[float], new: list[float], max_ratio: float, max_p99_ratio: float) -> list[Result]:
     """Judge the seconds that requests have taken, of the running and of the new version."""
     found = [
@@ -85,25 +90,30 @@ def soak(model: str, own: Counts, other: Counts, limits: Mapping[str, Any]) -> l
             }
         ]
     shares = [one["errors"] / one["requests"] for one in (own, other)]
-    # The servers measure the requests that they carry out.
-    seconds = [one["seconds"] / max(one["requests"] - one["errors"], 1) for one in (own, other)]
     allowed = shares[1] + limits["max_error_share"]
-    return [
+    results: list[Result] = [
         {
             "gate": "soak errors",
             "model": model,
             "measured": f"{shares[0]:.2%} of {own['requests']:g}, {shares[1]:.2%} to compare with",
             "allowed": f"{allowed:.2%}",
             "passed": shares[0] <= allowed,
-        },
-        {
-            "gate": "soak latency",
-            "model": model,
-            "measured": f"{seconds[0] * 1000:.1f} ms on average, {seconds[1] * 1000:.1f} ms to compare with",
-            "allowed": f"{seconds[1] * limits['max_latency_ratio'] * 1000:.1f} ms",
-            "passed": seconds[0] <= seconds[1] * limits["max_latency_ratio"],
-        },
+        }
     ]
+    # The servers measure the requests that they carry out.
+    answered = [one["requests"] - one["errors"] for one in (own, other)]
+    if min(answered) > 0:
+        seconds = [one["seconds"] / count for one, count in zip((own, other), answered)]
+        results.append(
+            {
+                "gate": "soak latency",
+                "model": model,
+                "measured": f"{seconds[0] * 1000:.1f} ms on average, {seconds[1] * 1000:.1f} ms to compare with",
+                "allowed": f"{seconds[1] * limits['max_latency_ratio'] * 1000:.1f} ms",
+                "passed": seconds[0] <= seconds[1] * limits["max_latency_ratio"],
+            }
+        )
+    return results
 
 
 def since(before: Counts, after: Counts) -> Counts:

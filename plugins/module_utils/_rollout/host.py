@@ -37,6 +37,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import (
     BEGUN,
+    PASSED,
     Record,
     read_record,
     remove_record,
@@ -66,9 +67,12 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store
     withdrawn,
 )
 
-
 # What the catalogue asks for of a model that it does not have any more.
 GONE: dict[str, Any] = {"versions": [], "labels": {}, "unit": ""}
+
+
+class LostError(Exception):
+    """The host is not where the rollout should have brought it."""
 
 
 class NotReturned(Exception):
@@ -83,17 +87,15 @@ def planned(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     config_path = params["config_path"]
     to = _asked(module, params)
     record = read_record(config_path)
-    is_same = record is not None and all(to.get(name, GONE) == asked for name, asked in record["to"].items())
+    is_same = record is not None and _there(to) == _there(record["to"])
     # What an earlier run has begun to change has its gates still before it.
     served = record["served"] if record and is_same else served_states(family(params["unit"], config_path).values())
     if not params["models"]:  # what leaves the catalogue is a change, too
         to.update({name: GONE for name, state in served.items() if name not in to and state["versions"]})
     changes = []
     for name, asked in to.items():
-        now_served = served.get(name, {"versions": {}, "labels": {}})
-        if _state(now_served) != {key: asked[key] for key in ("versions", "labels")}:
-            told = {"model": name, "from": words(now_served), "to": words(asked)}
-            changes.append({**told, **asked})
+        if _differs(served.get(name), asked):
+            changes.append({"model": name, "from": words(served.get(name)), "to": words(asked), **asked})
     return {
         "changes": changes,
         "to": to,
@@ -105,8 +107,14 @@ def planned(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _state(served: dict[str, Any]) -> dict[str, Any]:
-    return {"versions": sorted(map(int, served["versions"])), "labels": served["labels"]}
+def _there(to: dict[str, Any]) -> dict[str, Any]:
+    return {name: asked for name, asked in to.items() if asked["versions"]}
+
+
+def _differs(served: dict[str, Any] | None, asked: dict[str, Any]) -> bool:
+    """Say whether something else is served of a model than what is asked for."""
+    now_served = served or {"versions": {}, "labels": {}}
+    return (sorted(map(int, now_served["versions"])), now_served["labels"]) != (asked["versions"], asked["labels"])
 
 
 def _asked(module: AnsibleModule, params: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -163,16 +171,20 @@ def _problems(module: AnsibleModule, params: dict[str, Any], changing: set[str])
     return problems
 
 
-def begin(params: dict[str, Any]) -> None:
-    """Note what the host serves, before anything of it is changed. Raises OSError."""
+def begin(params: dict[str, Any]) -> bool:
+    """Note what the host serves, before anything of it is changed, unless that is noted. Raises OSError."""
     config_path = params["config_path"]
     if read_record(config_path):
-        return
+        return False
     to = params["to"]
     directories = family(params["unit"], config_path)
     files = {unit: read(Path(directory, MODELS_CONFIG))[1] or {} for unit, directory in directories.items()}
     served = served_states(directories.values())
     base_path = Path(params["base_path"])
+    new = {
+        name: [one for one in asked["versions"] if one not in ModelStore(base_path / name).published()]
+        for name, asked in to.items()
+    }
     record: Record = {
         "time": now(),
         "by": who(),
@@ -181,28 +193,36 @@ def begin(params: dict[str, Any]) -> None:
         "to": to,
         "before": {unit: {name: models.get(name) for name in to} for unit, models in files.items()},
         "served": {name: served[name] for name in to if name in served},
-        "new": {
-            name: [one for one in asked["versions"] if one not in ModelStore(base_path / name).published()]
+        "new": new,
+        "held": [
+            name
             for name, asked in to.items()
-        },
+            if name in served and asked["versions"] and not new[name] and _differs(served[name], asked)
+        ],
     }
     write_record(config_path, record)
-
-
-def set_phase(config_path: str, phase: str, failure: str) -> bool:
-    """Note how far the rollout is; say whether that is new. Raises OSError."""
-    record = read_record(config_path)
-    if not record or (record["phase"], record["failure"]) == (phase, failure):
-        return False
-    write_record(config_path, {**record, "phase": phase, "failure": failure})
     return True
+
+
+def set_phase(params: dict[str, Any], phase: str) -> None:
+    """Note how far the rollout is. Raises OSError, and LostError where the host is not where it should be."""
+    config_path = params["config_path"]
+    record = read_record(config_path)
+    if not record:
+        raise LostError("The record of the rollout is gone, as another run has ended it")
+    if phase == PASSED:
+        served = served_states(family(params["unit"], config_path).values())
+        other = [name for name, asked in record["to"].items() if _differs(served.get(name), asked)]
+        if other:
+            raise LostError(f"The host does not serve what the catalogue asks for of {', '.join(other)}")
+    write_record(config_path, {**record, "phase": phase, "failure": params["failure"]})
 
 
 def give_back(module: AnsibleModule, params: dict[str, Any], reason: str) -> list[dict[str, str]]:
     """Return the host to what it served before the rollout, and return each model with from and to.
 
-    The new versions are withdrawn. Models that came without a new version are held where they are, as else the next
-    run would change them again. Raises NotReturned and OSError; the record stays then.
+    The new versions are withdrawn. Models that changed without one are held, as else the next run would change them
+    again. Raises NotReturned and OSError; the record stays then.
     """
     config_path = params["config_path"]
     record = read_record(config_path)
@@ -217,6 +237,9 @@ def give_back(module: AnsibleModule, params: dict[str, Any], reason: str) -> lis
     ]
     if module.check_mode:
         return rows
+    moved = [unit for unit, models in record["before"].items() if any(models.values()) and unit not in directories]
+    if moved:
+        raise NotReturned(f"{', '.join(moved)}, which served models before, is not on the host any more")
     before = {unit: record["before"].get(unit, dict.fromkeys(record["to"])) for unit in directories}
     new = [
         (ModelStore(Path(params["base_path"], name)), version)
@@ -279,8 +302,7 @@ def _hold(config_path: str, record: Record) -> None:
             "by": who(),
             "is_over": False,
         }
-        for name, asked in record["to"].items()
-        if name in record["served"] and not record["new"].get(name)
+        for name, asked in ((name, record["to"][name]) for name in record["held"])
     }
     if held:
         write_holds(config_path, {**read_holds(config_path), **held})

@@ -14,7 +14,8 @@ RECORD = ".rollout.json"  # in the role's configuration directory
 # time (UTC, ISO 8601) and by, of its start; phase and failure, the words of what has failed.
 # to: {model: {"versions": [...], "labels": {...}}}, what the catalogue asked for.
 # before: {unit: {model: its ModelConfig, None where the unit did not have it}}.
-# served: {model: State}, what was served then; new: {model: versions that were not published then}.
+# served: {model: State}, what was served then; new: {model: versions that were not published then}. held: the models
+# that change without one, which a return holds where they are.
 Record = Dict[str, Any]
 
 BEGUN = "begun"  # the versions are distributed, and nothing that is served has changed

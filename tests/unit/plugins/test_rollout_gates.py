@@ -19,7 +19,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.server_process import Ports
 
 LIMITS = {"max_error_share": 0.01, "max_latency_ratio": 2, "min_requests": 100, "require_requests": False}
-CHANGES = [{"model": "MLP"}]
+CHANGES = [{"model": "MLP", "versions": [2]}, {"model": "gone", "versions": []}]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,8 @@ def soaked(own: tuple[float, float, float], other: tuple[float, float, float], *
         ((1000, 11, 10), (1000, 0, 10), [False, True]),
         ((1000, 60, 10), (1000, 50, 10), [True, True]),
         ((1000, 0, 20.1), (1000, 0, 10), [True, False]),
-        ((1000, 1000, 0), (1000, 0, 10), [False, True]),
+        ((1000, 1000, 0), (1000, 0, 10), [False]),
+        ((1000, 0, 10), (1000, 1000, 0), [True]),
     ],
 )
 def test_traffic_is_judged_by_errors_and_latency(own, other, passed):

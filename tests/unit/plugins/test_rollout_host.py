@@ -101,7 +101,7 @@ def test_record_has_what_was_served_and_is_not_written_again_by_a_later_run(host
 
 
 def test_phases_are_noted_until_the_end(host: Host) -> None:
-    host.begin([1], stable=1)
+    host.begin([1])
     for state in ("changed", "passed", "paused", "failed"):
         host.rollout(state, failure="red" if state == "failed" else "")
         record = read_record(host.config_path)
@@ -110,8 +110,31 @@ def test_phases_are_noted_until_the_end(host: Host) -> None:
     assert record["failure"] == "red"
     host.rollout("ended")
     assert read_record(host.config_path) is None
-    host.rollout("changed")  # without a record there is nothing to note
-    assert read_record(host.config_path) is None
+    assert "another run has ended it" in host.rollout("changed")["msg"]
+
+
+def test_host_has_not_passed_while_it_serves_something_else(host: Host) -> None:
+    host.begin([1], stable=1)
+    result = host.rollout("passed")
+    assert "does not serve what the catalogue asks for of MLP" in result["msg"]
+    host.tell(LATEST, stable=1)
+    assert "failed" not in host.rollout("passed")
+
+
+def test_model_that_has_not_changed_is_not_held(host: Host) -> None:
+    host.begin([1])
+    host.rollout("returned", failure="red")
+    assert read_holds(host.config_path) == {}
+    assert host.tells == []
+
+
+def test_model_whose_server_is_gone_is_not_called_returned(host: Host) -> None:
+    host.begin([1], stable=1)
+    record = json.loads(Path(host.config_path, ".rollout.json").read_text())
+    record["before"]["server-old"] = record["before"].pop("server")
+    Path(host.config_path, ".rollout.json").write_text(json.dumps(record))
+    assert "server-old, which served models before, is not on the host any more" in host.rollout("returned")["msg"]
+    assert host.tells == []
 
 
 def test_new_version_is_withdrawn_when_nobody_is_told_to_serve_it_any_more(host: Host) -> None:

@@ -25,7 +25,13 @@ def hosts(count: int, **keys: Any) -> list[Host]:
 
 def record(phase: str, *, new: bool = True, failure: str = "") -> dict[str, Any]:
     to = {"MLP": {"versions": [2], "labels": {}, "unit": "u"}}
-    return {"phase": phase, "failure": failure, "to": to, "new": {"MLP": [2] if new else []}}
+    return {
+        "phase": phase,
+        "failure": failure,
+        "to": to,
+        "new": {"MLP": [2] if new else []},
+        "held": [] if new else ["MLP"],
+    }
 
 
 def lengths(hosts: list[Host], sizes: list[Any], least: Any = 0, **keys: Any) -> list[int]:
@@ -56,7 +62,7 @@ def test_size_that_is_none_is_refused(given):
 
 @pytest.mark.parametrize(
     ("count", "least", "expected"),
-    [(10, "50%", [5, 5]), (10, 9, [1] * 10), (10, 0, [10]), (1, "50%", [1]), (2, 5, [1, 1])],
+    [(10, "50%", [5, 5]), (3, "50%", [1, 1, 1]), (10, 9, [1] * 10), (10, 0, [10]), (1, "50%", [1]), (2, 5, [1, 1])],
 )
 def test_batch_with_restarts_leaves_hosts_in_service(count, least, expected):
     assert lengths(hosts(count, has_restart=True), ["100%"], least) == expected
@@ -78,6 +84,12 @@ def test_restart_is_a_change_too():
 def test_hosts_are_compared_with_hosts_of_later_batches_in_turn():
     plan = make_plan(hosts(6), [2, "100%"], 0, resume=False)
     assert plan.counterparts == {"h1": "h3", "h2": "h4", "h3": "", "h4": "", "h5": "", "h6": ""}
+
+
+def test_host_is_compared_with_one_that_changes_the_same_models():
+    other = {**CHANGE, "model": "CNN"}
+    found = [Host("a", changes=[CHANGE]), Host("b", changes=[other]), Host("c", changes=[CHANGE, other])]
+    assert make_plan(found, [1], 0, resume=False).counterparts == {"a": "c", "b": "c", "c": ""}
 
 
 def test_interrupted_rollout_goes_on_where_it_was():
