@@ -13,7 +13,7 @@ from prediction_stream import Stream
 
 HOST = "debian12"
 REQUESTS_PER_SECOND = 240
-LEAST_PER_SECOND = 200
+LEAST_PER_SECOND = 150
 RESTART_SECONDS = 30
 CONFIG = "/etc/tensorflow-serving/models.config"
 DROP_IN = "/etc/systemd/system/tensorflow-model-server.service.d/load.conf"
