@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -184,21 +185,34 @@ def test_next_run_goes_on_with_a_rollout_that_was_killed(play, server_on, second
     assert labels() == [2, 2, 2]
 
 
+def at_a_terminal(command: list[str], question: str, answer: bytes) -> tuple[int, str]:
+    """Run a command as a person does who answers one question each time; returns exit status and output."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execvp(command[0], command)  # noqa: S606
+    text, answered = "", 0
+    while True:
+        try:
+            text += os.read(terminal, 1 << 16).decode(errors="replace")
+        except OSError:  # the other end is closed
+            break
+        if text.count(question) > answered:
+            answered += 1
+            os.write(terminal, answer)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
 def test_person_at_a_terminal_lets_the_next_batch_follow(server_on, second_version, tmp_path):
     """All hosts of a batch go by one answer."""
     variables = catalog(second_version, version_labels={"stable": 2, "next": 2})
     settings = {"tfserving_rollout_batches": ["2", "1"], "tfserving_rollout_confirm": "each"}
     (tmp_path / "variables.json").write_text(json.dumps({**variables, **settings}))
-    ours, theirs = os.openpty()
     command = ["ansible-playbook", f"--inventory={INVENTORY}", ROLLOUT, f"--extra-vars=@{tmp_path}/variables.json"]
-    with (tmp_path / "log").open("w") as output:
-        run = subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=theirs, env=os.environ, start_new_session=True
-        )
-        os.write(ours, b"yes\n")
-        assert run.wait(timeout=600) == 0, (tmp_path / "log").read_text()
+    status, text = at_a_terminal(command, "Type yes", b"yes\r")
+    assert status == 0, text
     answers = [server_on(name).get("/v1/models/MLP/labels/next/metadata") for name in HOSTS]
-    assert [one.status_code for one in answers] == [200, 200, 200], (tmp_path / "log").read_text()
+    assert [one.status_code for one in answers] == [200, 200, 200], text
 
 
 def test_rollback_ends_a_rollout_that_is_paused(play, server_on, second_version):
