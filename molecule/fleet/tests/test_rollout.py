@@ -198,6 +198,7 @@ def at_a_terminal(command: list[str], question: str, answer: bytes) -> tuple[int
             break
         if text.count(question) > answered:
             answered += 1
+            time.sleep(2)  # what is typed before the question is dropped
             os.write(terminal, answer)
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
