@@ -124,4 +124,5 @@ def since(before: Counts, after: Counts) -> Counts:
 
 def words(result: Result) -> str:
     """Return a result as a sentence says it."""
-    return f"{result['gate']} of {result['model']}: {result['measured']} (allowed: {result['allowed']})"
+    allowed = f" (allowed: {result['allowed']})" if result["allowed"] else ""
+    return f"{result['gate']} of {result['model']}: {result['measured']}{allowed}"
