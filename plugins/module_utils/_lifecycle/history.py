@@ -201,6 +201,18 @@ def write_holds(config_path: str, holds: Mapping[str, Hold]) -> None:
         path.unlink(missing_ok=True)
 
 
+def new_hold(state: State, instead_of: Mapping[str, Any]) -> Hold:
+    """Return a hold of a model at a state, for as long as the catalogue asks for versions and labels of instead_of."""
+    return {
+        "versions": sorted(map(int, state["versions"])),
+        "labels": state["labels"],
+        "instead_of": {key: instead_of[key] for key in ("versions", "labels")},
+        "time": now(),
+        "by": who(),
+        "is_over": False,
+    }
+
+
 def mark_holds(config_path: str, in_force: Iterable[str]) -> None:
     """Note which holds are over once the servers serve what they are told now. Raises OSError."""
     holds = read_holds(config_path)

@@ -19,8 +19,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     asked_for,
     earlier,
     held_model,
+    new_hold,
     note_served,
-    now,
     read_history,
     read_holds,
     rejecting,
@@ -160,16 +160,8 @@ def _holds(params: dict[str, Any], targets: dict[str, State], current: Models) -
     entries = [entry for entry in params["catalog"] if entry["name"] in targets]
     models, _ = catalog_models(entries, base_path, published, refused, current)
     by_name = {model["name"]: model for model in models}
-    by = who()
     return {
-        name: {
-            "versions": sorted(map(int, target["versions"])),
-            "labels": target["labels"],
-            "instead_of": asked_for(by_name.get(name, current[name]), published[name]),
-            "time": now(),
-            "by": by,
-            "is_over": False,
-        }
+        name: new_hold(target, asked_for(by_name.get(name, current[name]), published[name]))
         for name, target in targets.items()
     }
 

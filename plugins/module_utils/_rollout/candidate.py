@@ -16,7 +16,7 @@ import socket
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -41,7 +41,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
     MARKER_SECTION,
     family,
 )
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import expected_versions
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.live_config import (
+    Versions,
+    expected_versions,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.models_config_file import render
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.rest import (
     ServingClient,
@@ -67,9 +70,6 @@ DROP_INS = Path(f"{UNIT_FILE}.d")
 DIRECTORY = Path("/run/tfserving-candidate")
 # How long the gates may take beyond the wait for the server: then systemd ends it, whatever has become of the run.
 GATES_SECONDS = 3600
-
-# Versions by model.
-Wanted = Mapping[str, "list[int]"]
 
 
 def overrides(command: list[str], where: Ports, models_config: Path, seconds: int) -> str:
@@ -100,7 +100,7 @@ def _free_ports() -> Ports:
 
 @contextmanager
 def candidate(
-    module: AnsibleModule, server: Server, pid: int, base_path: Path, wanted: Wanted, group: str, timeout_seconds: int
+    module: AnsibleModule, server: Server, pid: int, base_path: Path, wanted: Versions, group: str, timeout_seconds: int
 ) -> Iterator[ServingClient]:
     """Run a candidate of a server, which runs as pid, with these versions, and give a client of it.
 
@@ -122,7 +122,7 @@ def candidate(
         module.run_command(["systemctl", "start", UNIT], check_rc=True)
         client = local_client(where, unit.cgroup)
         try:
-            wait_until_served(client, unit, {name: list(one) for name, one in wanted.items()}, {}, timeout_seconds)
+            wait_until_served(client, unit, wanted, {}, timeout_seconds)
         except NotServed as error:
             raise NotServed(f"{error}\n{last_words(unit.log(since))}", error.refused) from error
         yield client
@@ -130,7 +130,7 @@ def candidate(
         _remove(module)
 
 
-def _make_models(base_path: Path, wanted: Wanted, group: str) -> None:
+def _make_models(base_path: Path, wanted: Versions, group: str) -> None:
     """Make a base path for each model with links to its versions, distributed or published, and models.config."""
     group_id = grp.getgrnam(group).gr_gid
     links = {name: DIRECTORY / "models" / name for name in wanted}

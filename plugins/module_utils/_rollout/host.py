@@ -18,8 +18,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
     ForeignListener,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
-    Hold,
     asked_for,
+    new_hold,
     note_served,
     now,
     read_holds,
@@ -293,16 +293,6 @@ def _bring(
 
 def _hold(config_path: str, record: Record) -> None:
     """Hold the models that the catalogue would change again, as it asks for no version that was withdrawn."""
-    held: dict[str, Hold] = {
-        name: {
-            "versions": sorted(map(int, record["served"][name]["versions"])),
-            "labels": record["served"][name]["labels"],
-            "instead_of": {"versions": asked["versions"], "labels": asked["labels"]},
-            "time": now(),
-            "by": who(),
-            "is_over": False,
-        }
-        for name, asked in ((name, record["to"][name]) for name in record["held"])
-    }
+    held = {name: new_hold(record["served"][name], record["to"][name]) for name in record["held"]}
     if held:
         write_holds(config_path, {**read_holds(config_path), **held})
