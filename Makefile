@@ -38,12 +38,16 @@ upstream:
 status: .venv/installed ## Print what the lab's hosts serve
 	ansible-playbook -i inventories/lab playbooks/status.yml
 
+# What pytest and Ansible say of a failure; the short list comes last, as CI keeps the end of a log.
+FAILURE := (^(\e\[[0-9;]*m)*(FAILED|ERROR)\b|fatal: )
+
 test: ## Check everything that this project promises
 	$(MAKE) --jobs=2 --output-sync=line lint lab-packages models
 	rm -rf $(LOGS)
 	$(MAKE) --keep-going --jobs=2 --output-sync=line \
 	  $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST),$(SCENARIOS))) unit e2e || {
-	  grep -aPh -A15 '^(\e\[[0-9;]*m)*(FAILED|ERROR)\b|fatal: ' $(LOGS)/*; exit 1; }
+	  grep -aPh -A15 '$(FAILURE)' $(LOGS)/*; echo '==> what failed:'; \
+	  grep -aPoh '$(FAILURE).{0,120}' $(LOGS)/*; exit 1; }
 
 lint: .venv/installed ## Run the linters and type checkers
 	yamllint --strict -c .config/yamllint.yml .

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -192,15 +193,21 @@ def stop_root(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
     def stop(function: str, argument: str, attack: Callable[[], str], *, after: bool = False) -> list[str]:
         done: list[str] = []
+        one_thread = Lock()  # root copies in several
         call = getattr(os, function)
 
+        def attack_once() -> None:
+            with one_thread:
+                if not done:
+                    done.append(attack())
+
         def watched(path: Any, *arguments: Any, **options: Any) -> Any:
-            is_it = not done and not isinstance(path, int) and os.fspath(path) == argument
+            is_it = not isinstance(path, int) and os.fspath(path) == argument
             if is_it and not after:
-                done.append(attack())
+                attack_once()
             result = call(path, *arguments, **options)
             if is_it and after:
-                done.append(attack())
+                attack_once()
             return result
 
         monkeypatch.setattr(os, function, watched)
