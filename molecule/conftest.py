@@ -146,11 +146,12 @@ def server(host) -> Server:
 
 
 @pytest.fixture(scope="session")
-def on():
-    """Any host of the lab by its name, as root."""
+def on(pytestconfig):
+    """Any host of the lab by its name, as root, over the connections that the fixture host has."""
+    options = {name: pytestconfig.getoption(name) for name in ("ssh_config", "ssh_extra_args", "sudo")}
 
     def connect(name: str):
-        return testinfra.get_host(f"ssh://{name}", ssh_config=str(LAB / "ssh_config"), sudo=True)
+        return testinfra.get_host(f"ssh://{name}", **options)
 
     return connect
 
