@@ -120,7 +120,10 @@ clean: ## Remove the lab, the example models, .venv and all caches
 	find . \( -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
 
 .venv/installed: requirements/dev.txt
-	python3 -m venv .venv
+	# The system's Python is built with optimizations that pyenv leaves out by default.
+	python=python3
+	/usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' && python=/usr/bin/python3
+	$$python -m venv --clear .venv
 	pip install --quiet uv==$(UV_VERSION)
 	uv pip sync --quiet --compile-bytecode --require-hashes $<
 	touch $@

@@ -21,7 +21,7 @@ class Stream:
 
     address: str
     bodies: dict[str, dict]
-    requests_per_second: int = 100
+    requests_per_second: int = 50
     answers: int = 0
     slowest_seconds: float = 0.0
     failures: list[str] = field(default_factory=list)

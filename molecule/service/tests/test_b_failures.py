@@ -118,7 +118,7 @@ def refused_version(case: Case) -> str:
 def refused_model(case: Case) -> str:
     case.damage("other", 1)
     case.catalog.append({"name": "other", "source": str(case.root / "other")})
-    return "other version 1 was withdrawn: other version 1: "
+    return "other version 1 was withdrawn: other version 1"  # and why, of the log or of the status
 
 
 def refused_sample(case: Case) -> str:

@@ -66,7 +66,6 @@ def watched(monitor, server_on, digits):
     for name in HOSTS:
         server_on(name).predict("MLP", {"instances": [digits[0]["pixels"]]})
     yield monitor.directory
-    monitor(tfserving_monitoring_textfile_enabled=False)
     server_on("debian12").host.check_output(f"rm -r {TEXTFILES}")
 
 
