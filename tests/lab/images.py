@@ -17,17 +17,19 @@ INFRA_REQUIREMENTS = CHECKOUT / "requirements" / "lab-infra.txt"
 
 @dataclass(frozen=True)
 class Release:
-    """A Debian release and the Python it carries."""
+    """A Debian release, the Python it carries, and what its hosts have beyond a minimal server."""
 
     codename: str
     python: str
+    packages: tuple[str, ...] = ()
 
 
+# The roles must install rsync. They do on one of the two, as each time takes a download of Debian's package lists.
 BOOKWORM = Release("bookworm", "3.11")
-TRIXIE = Release("trixie", "3.13")
+TRIXIE = Release("trixie", "3.13", ("rsync",))
 RELEASES = (BOOKWORM, TRIXIE)
 
-# What a minimal server has. Not rsync, gnupg or curl: the roles must install what they need.
+# What a minimal server has. Not gnupg or curl: the roles must install what they need.
 PACKAGES = (
     "adduser", "ca-certificates", "dbus", "iproute2", "netbase", "openssh-server", "procps", "python3", "python3-apt",
     "sudo", "systemd", "systemd-sysv",
@@ -37,7 +39,6 @@ OPTIONS = (
     "--quiet",
     "--variant=minbase",
     "--architectures=amd64",
-    f"--include={','.join(PACKAGES)}",
     "--dpkgopt=force-unsafe-io",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
@@ -49,7 +50,7 @@ CHANGES = (f"LABEL {LABEL}=image", 'CMD ["/lib/systemd/systemd"]', "STOPSIGNAL S
 
 
 def host_tag(release: Release) -> str:
-    recipe = digest(release.codename, *OPTIONS, *CHANGES, SETUP_HOST.read_bytes())
+    recipe = digest(release.codename, *PACKAGES, *release.packages, *OPTIONS, *CHANGES, SETUP_HOST.read_bytes())
     return f"localhost/tfserving-lab/{release.codename}:{recipe}"
 
 
@@ -65,8 +66,9 @@ def build_host_image(engine: Engine, release: Release, scratch: Path, progress: 
     progress.say(f"image {release.codename}: building")
     with tempfile.TemporaryDirectory(dir=scratch, prefix="image-") as directory:
         archive = Path(directory) / "root.tar"
+        include = f"--include={','.join((*PACKAGES, *release.packages))}"
         run(
-            ["eatmydata", "mmdebstrap", *OPTIONS, f"--customize-hook={SETUP_HOST}", release.codename, archive],
+            ["eatmydata", "mmdebstrap", *OPTIONS, include, f"--customize-hook={SETUP_HOST}", release.codename, archive],
             what=f"building the {release.codename} root file system",
             advice="check that Debian's package mirror is reachable, then run up again",
         )

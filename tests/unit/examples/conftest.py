@@ -33,8 +33,9 @@ def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
 def trained(
     tmp_path_factory: pytest.TempPathFactory, run_script: Callable[..., subprocess.CompletedProcess[str]]
 ) -> Path:
-    """The directory that `train.py --output` filled."""
+    """A directory that `train.py --output` filled, here or for `make models`."""
     output = tmp_path_factory.mktemp("mnist")
+    subprocess.run(["cp", "--archive", *MNIST.glob("saved*"), *MNIST.glob("*.json"), output], check=False)
     result = run_script("train.py", "--output", output)
     assert result.returncode == 0, result.stderr
     return output
