@@ -207,8 +207,11 @@ def test_without_batches_one_host_does_not_hold_up_the_others(play, second_versi
     }
 
 
-# With this tag no server finds a model.
-WRONG_START = "{{ {'saved_model_tags': 'typo'} if inventory_hostname != 'debian13b' else {} }}"
+# With this tag no server finds a model. The other host keeps the flags of the inventory.
+WRONG_START = (
+    "{{ {'model_config_file_poll_wait_seconds': 2}"
+    " | combine({'saved_model_tags': 'typo'} if inventory_hostname != 'debian13b' else {}) }}"
+)
 
 
 def test_start_settings_that_fail_end_the_run_at_the_first_host_with_a_restart(play, second_version, server_on, digits):
