@@ -15,8 +15,9 @@ from conftest import LAB
 
 BASE = "/var/lib/tensorflow-serving/models"
 SHARD = "variables/variables.data-00000-of-00001"
-# Ends what the collection runs on a host: a Python that reads the rest of its program from its input.
-KILL_PROGRAM = "pkill -KILL -f '^/usr/bin/python3 -c import json'"
+# What the collection runs on a host: a Python that reads the rest of its program from its input.
+PROGRAM = "'^/usr/bin/python3 -c import json'"
+KILL_PROGRAM = f"pkill -KILL -f {PROGRAM}"
 ROLE = "modelops.tensorflow_serving.tfserving_models"
 
 
