@@ -17,23 +17,9 @@ description:
   - Fails where a version is not served, or a gate does not pass. The second server is gone in any case.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.served_models
+  - modelops.tensorflow_serving.servers
 options:
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration.
-    type: path
-    required: true
-  base_path:
-    description: Directory on the host with one directory per model.
-    type: path
-    required: true
-  group:
-    description: The group of the servers.
-    type: str
-    required: true
   changes:
     description: The changes, as M(modelops.tensorflow_serving.model_rollout) returns them.
     type: list
@@ -112,6 +98,10 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.candidate import run_gates
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.gates import words
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
+    SERVED_MODELS_ARGUMENTS,
+    SERVERS_ARGUMENTS,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import NotServed
 
 SMOKE = {"max_difference": {"type": "float"}}
@@ -126,10 +116,8 @@ LATENCY = {
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
-            "base_path": {"type": "path", "required": True},
-            "group": {"type": "str", "required": True},
+            **SERVERS_ARGUMENTS,
+            **SERVED_MODELS_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "changes": {"type": "list", "elements": "dict", "required": True},
             "smoke": {"type": "dict", "apply_defaults": True, "options": SMOKE},

@@ -13,6 +13,8 @@ description:
     before and how far the rollout is, so that a later run can go on with it or return.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.served_models
+  - modelops.tensorflow_serving.servers
 options:
   state:
     description:
@@ -25,22 +27,6 @@ options:
       - V(ended) removes the record.
     type: str
     choices: [planned, begun, changed, passed, paused, failed, returned, ended]
-    required: true
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration, where the record lies.
-    type: path
-    required: true
-  base_path:
-    description: Directory on the host with one directory per model.
-    type: path
-    required: true
-  group:
-    description: The group of the servers, which may read C(models.config).
-    type: str
     required: true
   instances:
     description: The instances, as M(modelops.tensorflow_serving.serving_host_info) returns them.
@@ -161,16 +147,18 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollo
     PHASES,
     remove_record,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
+    SERVED_MODELS_ARGUMENTS,
+    SERVERS_ARGUMENTS,
+)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "required": True, "choices": ["planned", *PHASES, "returned", "ended"]},
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
-            "base_path": {"type": "path", "required": True},
-            "group": {"type": "str", "required": True},
+            **SERVERS_ARGUMENTS,
+            **SERVED_MODELS_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "instances": {"type": "list", "elements": "dict", "default": []},
             "to": {"type": "dict", "default": {}},
