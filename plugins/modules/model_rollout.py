@@ -22,8 +22,8 @@ options:
       - V(begun) notes what is served. The new versions are distributed, and nothing that is served has changed.
       - V(changed), V(passed), V(paused) and V(failed) note how far the rollout is. V(passed) fails where the host does
         not serve what the catalogue asks for.
-      - V(returned) brings back what was served before, withdraws the new versions, and holds models that came without
-        one, so that the next run does not change them again.
+      - V(returned) ends second servers and the gateway's steps with them, brings back what was served before, withdraws
+        the new versions, and holds models that came without one, so that the next run does not change them again.
       - V(ended) removes the record.
     type: str
     choices: [planned, begun, changed, passed, paused, failed, returned, ended]
@@ -51,6 +51,11 @@ options:
       M(modelops.tensorflow_serving.saved_models).
     type: list
     elements: dict
+  traffic:
+    description: Whether the gateway is to send requests to new versions, which it has to be able to then. For
+      O(state=planned).
+    type: bool
+    default: false
   failure:
     description: What has failed, with O(state=failed) and O(state=returned).
     type: str
@@ -96,7 +101,7 @@ to:
   type: dict
   sample: {"MLP": {"versions": [2], "labels": {}, "unit": "tensorflow-model-server"}}
 problems:
-  description: What is served now and does not answer.
+  description: What is served now and does not answer, and a gateway that cannot do what it is to.
   returned: with O(state=planned)
   type: list
   elements: str
@@ -165,6 +170,7 @@ def main() -> None:
             "models": {"type": "list", "elements": "str", "default": []},
             "override": {"type": "bool", "default": False},
             "pending": {"type": "list", "elements": "dict"},
+            "traffic": {"type": "bool", "default": False},
             "failure": {"type": "str", "default": ""},
             "timeout_seconds": {"type": "int", "default": 300},
         },
