@@ -88,10 +88,10 @@ def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch)
     paths |= {"OLD_LOG": tmp_path / "log/old.log", "ERROR_LOG": tmp_path / "error.log", "NGINX": program}
     for name, path in paths.items():
         monkeypatch.setattr(nginx, name, str(path) if name == "NGINX" else path)
+    moved = {site_files.DROP_IN: str(host.drop_in), site_files.ROTATION: str(host.rotation)}
+    monkeypatch.setattr(site_files, "SHOWN", tuple(moved.get(name, name) for name in site_files.SHOWN))
     for name, path in {"DROP_IN": host.drop_in, "ROTATION": host.rotation}.items():
         monkeypatch.setattr(site_files, name, str(path))
-    shown_files = (site_files.CONF, str(host.drop_in), str(host.rotation), *site_files.TRIAL)
-    monkeypatch.setattr(site_files, "SHOWN", shown_files)
     monkeypatch.setattr(nginx, "unused_default_site", list)
     numbers = count()
     monkeypatch.setattr(nginx, "workers", lambda master: {next(numbers)})
