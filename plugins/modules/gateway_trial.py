@@ -53,8 +53,9 @@ options:
     default: {}
   limits:
     description: C(max_error_share), which may be added to the servers' share of errors; C(max_latency_ratio) of the
-      medians and C(max_p99_ratio); C(min_requests), with fewer of which to either nothing is judged; and
-      C(require_requests), whether that is a failure.
+      medians and C(max_p99_ratio), in which C(warmup_requests) of a second server's answers do not count;
+      C(min_requests), with fewer of which to either nothing is judged; and C(require_requests), whether that is a
+      failure.
     type: dict
     default: {}
 author:

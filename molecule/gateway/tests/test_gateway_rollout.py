@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import ssl
@@ -21,7 +22,7 @@ from clients import PORT, blank, rest_body
 from conftest import INVENTORY, PROJECT
 
 HOST = "debian13b"
-ROLLOUT, GATEWAY = str(PROJECT / "playbooks/rollout.yml"), str(PROJECT / "molecule/gateway/gateway.yml")
+ROLLOUT = str(PROJECT / "playbooks/rollout.yml")
 BASE = yaml.safe_load((PROJECT / "molecule/gateway/vars/gateway.yml").read_text())
 ((USER, PASSWORD),) = BASE["tfserving_gateway_users"].items()
 LOG = "/var/log/tfserving-gateway/access.log"
@@ -31,7 +32,7 @@ STEP_FILES = "/etc/nginx/conf.d/tfserving-gateway-trial.conf /etc/nginx/tfservin
 # What is measured is over quickly, and a busy machine is no failure.
 SETTINGS = {
     **BASE,
-    "tfserving_rollout_traffic": {"mirror": 50, "shares": [50], "seconds": 5},
+    "tfserving_rollout_traffic": {"mirror": 50, "shares": [50], "seconds": 3},
     "tfserving_rollout_soak": {"seconds": 0, "min_requests": 20, "require_requests": True, "max_latency_ratio": 50},
     "tfserving_rollout_latency": {"requests": 0, "max_p99_ratio": 500},
 }
@@ -193,8 +194,9 @@ def test_step_that_is_cut_costs_no_request_and_is_taken_again(host, play, logged
     assert host.check_output("cat /etc/nginx/conf.d/tfserving-gateway.conf") == site
     assert host.check_output("ls /run /run/systemd/system | grep tfserving-candidate || true") == ""
     assert served(host) == ["2"]
-    played = play(GATEWAY, f"--limit={HOST}", variables=variables)
-    assert (played.failed, played.changed()) == (False, 0), played.text
+    # The role that serving.yml plays came after the steps, and found the site as the inventory says.
+    (configured,) = re.findall(r"Configure the gateway's site in nginx\] \*+\n(\w+):", played.text)
+    assert configured == "ok"
 
 
 def test_version_that_fails_for_copies_is_withdrawn_before_a_client_meets_it(host, play, logged, source):

@@ -125,12 +125,14 @@ def soak(model: str, own: Counts, other: Counts, limits: Mapping[str, Any]) -> l
 def trial(step: str, model: str, own: Answers, other: Answers, limits: Mapping[str, Any]) -> list[Result]:
     """Judge what a new version has answered in a step, such as 5 %, against the running one at the same time.
 
-    limits are those of soak, of which max_latency_ratio is that of the medians, and max_p99_ratio.
+    limits are those of soak, of which max_latency_ratio is that of the medians, max_p99_ratio, and warmup_requests: the
+    time of so many answers of the new version, the first ones, does not count.
     """
     results = _requests(step, f"{step}: errors", model, own.counts, other.counts, limits)
-    if _is_enough(own.counts, other.counts, limits) and own.seconds and other.seconds:
+    warm = own.seconds[limits["warmup_requests"] :]
+    if _is_enough(own.counts, other.counts, limits) and warm and other.seconds:
         ratios = limits["max_latency_ratio"], limits["max_p99_ratio"]
-        results += latency(model, other.seconds, own.seconds, *ratios, f"{step}: latency", LOGGED_SECONDS)
+        results += latency(model, other.seconds, warm, *ratios, f"{step}: latency", LOGGED_SECONDS)
     return results
 
 

@@ -29,6 +29,7 @@ LIMITS = {
     "max_error_share": 0.01,
     "max_latency_ratio": 2,
     "max_p99_ratio": 4,
+    "warmup_requests": 0,
     "min_requests": 100,
     "require_requests": False,
 }
@@ -110,6 +111,13 @@ def test_log_is_read_from_the_mark_on_also_where_it_was_rotated(tmp_path: Path) 
 )
 def test_step_is_judged_by_errors_median_and_p99(own: Answers, other: Answers, passed: list[bool]) -> None:
     assert [one["passed"] for one in trial("5 % answered", "MLP", own, other, LIMITS)] == passed
+
+
+def test_first_answers_of_a_new_version_may_take_longer() -> None:
+    own, other = Answers(0, [0.5] * 10 + [0.01] * 90), Answers(0, [0.01] * 100)
+    assert not all(one["passed"] for one in trial("", "MLP", own, other, LIMITS))
+    assert all(one["passed"] for one in trial("", "MLP", own, other, {**LIMITS, "warmup_requests": 10}))
+    assert len(trial("", "MLP", own, other, {**LIMITS, "warmup_requests": 100})) == 1
 
 
 def test_too_few_requests_fail_where_they_are_required() -> None:
