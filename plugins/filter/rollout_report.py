@@ -55,6 +55,7 @@ def _lines(host: str, batch: int, variables: Mapping[str, Any], is_paused: bool)
     returned = variables.get("__tfserving_rollout_returned") or {}
     failure = variables.get("__tfserving_rollout_failure", "")
     gates = [words(one) for one in (variables.get("__tfserving_rollout_tried") or {}).get("gates") or []]
+    gates += [words(one) for one in variables.get("__tfserving_rollout_step_results") or []]
     gates += [one["words"] for one in variables.get("__tfserving_rollout_soak_results") or []]
     if "returned" in returned:
         result = "returned"

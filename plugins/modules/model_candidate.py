@@ -14,26 +14,14 @@ description:
     and lies in C(/run), so that a reboot forgets it.
   - Makes the sample requests of the catalogue to both, and compares predictions and latency. A served version to which
     a label moves is compared with the one that has it.
-  - Fails where a version is not served, or a gate does not pass. The second server is gone in any case.
+  - Fails where a version is not served, or a gate does not pass. The second server is gone then, and without
+    O(stay_seconds) in any case.
+  - What an earlier run has left of second servers, and of the gateway's steps with them, is gone before.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.served_models
+  - modelops.tensorflow_serving.servers
 options:
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration.
-    type: path
-    required: true
-  base_path:
-    description: Directory on the host with one directory per model.
-    type: path
-    required: true
-  group:
-    description: The group of the servers.
-    type: str
-    required: true
   changes:
     description: The changes, as M(modelops.tensorflow_serving.model_rollout) returns them.
     type: list
@@ -72,6 +60,12 @@ options:
     description: How long the second server may take to serve.
     type: int
     default: 300
+  stay_seconds:
+    description: How long a second server may stay when all gates have passed, beyond the hour that they may take, so
+      that M(modelops.tensorflow_serving.gateway_trial) can send it requests. That module also ends it. Those stay that
+      have a new version of a model which will answer the requests that name no version.
+    type: int
+    default: 0
 attributes:
   check_mode:
     description: Does nothing.
@@ -102,6 +96,12 @@ gates:
   elements: dict
   sample: [{"gate": "latency median", "model": "MLP", "measured": "1.04 (2.1 ms to 2.2 ms)", "allowed": "2",
     "passed": true}]
+running:
+  description: The second servers that stay, with their units (without C(.service)), their REST ports and the models.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"unit": "tfserving-candidate-tensorflow-model-server", "port": 40123, "models": ["MLP"]}]
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -110,8 +110,13 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import NginxError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.candidate import run_gates
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.gates import words
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
+    SERVED_MODELS_ARGUMENTS,
+    SERVERS_ARGUMENTS,
+)
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import NotServed
 
 SMOKE = {"max_difference": {"type": "float"}}
@@ -126,26 +131,25 @@ LATENCY = {
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
-            "base_path": {"type": "path", "required": True},
-            "group": {"type": "str", "required": True},
+            **SERVERS_ARGUMENTS,
+            **SERVED_MODELS_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "changes": {"type": "list", "elements": "dict", "required": True},
             "smoke": {"type": "dict", "apply_defaults": True, "options": SMOKE},
             "latency": {"type": "dict", "apply_defaults": True, "options": LATENCY},
             "timeout_seconds": {"type": "int", "default": 300},
+            "stay_seconds": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
     try:
-        gates = [] if module.check_mode else run_gates(module, module.params)
-    except (NotServed, ForeignListener, OSError, ValueError) as error:
+        gates, running = ([], []) if module.check_mode else run_gates(module, module.params)
+    except (NotServed, NginxError, ForeignListener, OSError, ValueError) as error:
         module.fail_json(msg=f"before traffic: {error}", gates=[])
     failed = [words(one) for one in gates if not one["passed"]]
     if failed:
         module.fail_json(msg="before traffic: " + "; ".join(failed), gates=gates)
-    module.exit_json(changed=False, gates=gates)
+    module.exit_json(changed=False, gates=gates, running=running)
 
 
 if __name__ == "__main__":

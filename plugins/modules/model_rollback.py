@@ -19,23 +19,9 @@ description:
     for at the rollback.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.served_models
+  - modelops.tensorflow_serving.servers
 options:
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration, where the history lies.
-    type: path
-    required: true
-  base_path:
-    description: Directory on the host with one directory per model.
-    type: path
-    required: true
-  group:
-    description: The group of the servers, which may read C(models.config).
-    type: str
-    required: true
   models:
     description: Names of the models to roll back. By default all of the catalogue that were served otherwise before.
     type: list
@@ -92,15 +78,17 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     roll_back,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.host import NotReturned
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
+    SERVED_MODELS_ARGUMENTS,
+    SERVERS_ARGUMENTS,
+)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
-            "base_path": {"type": "path", "required": True},
-            "group": {"type": "str", "required": True},
+            **SERVERS_ARGUMENTS,
+            **SERVED_MODELS_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "models": {"type": "list", "elements": "str", "default": []},
             "timeout_seconds": {"type": "int", "default": 300},

@@ -13,6 +13,8 @@ description:
     before and how far the rollout is, so that a later run can go on with it or return.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.served_models
+  - modelops.tensorflow_serving.servers
 options:
   state:
     description:
@@ -20,27 +22,11 @@ options:
       - V(begun) notes what is served. The new versions are distributed, and nothing that is served has changed.
       - V(changed), V(passed), V(paused) and V(failed) note how far the rollout is. V(passed) fails where the host does
         not serve what the catalogue asks for.
-      - V(returned) brings back what was served before, withdraws the new versions, and holds models that came without
-        one, so that the next run does not change them again.
+      - V(returned) ends second servers and the gateway's steps with them, brings back what was served before, withdraws
+        the new versions, and holds models that came without one, so that the next run does not change them again.
       - V(ended) removes the record.
     type: str
     choices: [planned, begun, changed, passed, paused, failed, returned, ended]
-    required: true
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration, where the record lies.
-    type: path
-    required: true
-  base_path:
-    description: Directory on the host with one directory per model.
-    type: path
-    required: true
-  group:
-    description: The group of the servers, which may read C(models.config).
-    type: str
     required: true
   instances:
     description: The instances, as M(modelops.tensorflow_serving.serving_host_info) returns them.
@@ -65,6 +51,11 @@ options:
       M(modelops.tensorflow_serving.saved_models).
     type: list
     elements: dict
+  traffic:
+    description: Whether the gateway is to send requests to new versions, which it has to be able to then. For
+      O(state=planned).
+    type: bool
+    default: false
   failure:
     description: What has failed, with O(state=failed) and O(state=returned).
     type: str
@@ -110,7 +101,7 @@ to:
   type: dict
   sample: {"MLP": {"versions": [2], "labels": {}, "unit": "tensorflow-model-server"}}
 problems:
-  description: What is served now and does not answer.
+  description: What is served now and does not answer, and a gateway that cannot do what it is to.
   returned: with O(state=planned)
   type: list
   elements: str
@@ -161,22 +152,25 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollo
     PHASES,
     remove_record,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
+    SERVED_MODELS_ARGUMENTS,
+    SERVERS_ARGUMENTS,
+)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "required": True, "choices": ["planned", *PHASES, "returned", "ended"]},
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
-            "base_path": {"type": "path", "required": True},
-            "group": {"type": "str", "required": True},
+            **SERVERS_ARGUMENTS,
+            **SERVED_MODELS_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "instances": {"type": "list", "elements": "dict", "default": []},
             "to": {"type": "dict", "default": {}},
             "models": {"type": "list", "elements": "str", "default": []},
             "override": {"type": "bool", "default": False},
             "pending": {"type": "list", "elements": "dict"},
+            "traffic": {"type": "bool", "default": False},
             "failure": {"type": "str", "default": ""},
             "timeout_seconds": {"type": "int", "default": 300},
         },

@@ -15,15 +15,8 @@ description:
     counts.
 extends_documentation_fragment:
   - modelops.tensorflow_serving.read_only
+  - modelops.tensorflow_serving.servers
 options:
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration.
-    type: path
-    required: true
   monitoring_path:
     description: Where the metrics are, on the REST port.
     type: str
@@ -56,14 +49,16 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import running_pid
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.metrics import added, counts
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import family
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import (
+    SERVERS_ARGUMENTS,
+    family,
+)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
+            **SERVERS_ARGUMENTS,
             "monitoring_path": {"type": "str", "default": "/monitoring/prometheus/metrics"},
         },
         supports_check_mode=True,

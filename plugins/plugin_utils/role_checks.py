@@ -27,6 +27,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import printable
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.input import LIMITS, read_input
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.routes import read_servers
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.traffic import is_share
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._package.input import (
     deb_problems,
     version_problems,
@@ -247,6 +248,31 @@ def _rollout_batches(values: RoleInput, _: Inventory) -> list[str]:
     return problems
 
 
+def _rollout_traffic(values: RoleInput, inventory: Inventory) -> list[str]:
+    name, traffic = "tfserving_rollout_traffic", values["tfserving_rollout_traffic"]
+    if not traffic:
+        return []
+    mirror, shares = traffic.get("mirror"), traffic.get("shares") or []
+    problems = [
+        f"{name}: {percent:g} is no share; it has to be more than 0 and at most 100 percent, with two decimals at most."
+        for percent in [*([] if mirror is None else [mirror]), *shares]
+        if not is_share(percent)
+    ]
+    if mirror is None and not shares:
+        problems.append(f"{name} has neither mirror nor shares, so there is no step; set one, or leave it empty.")
+    if any(later <= earlier for earlier, later in zip(shares, shares[1:])):
+        given = ", ".join(f"{one:g}" for one in shares)
+        problems.append(f"{name}: shares are {given}; each has to be larger than the last.")
+    if traffic.get("seconds", 1) < 1:
+        problems.append(f"{name}: seconds is {traffic['seconds']}; a step has to take 1 or more.")
+    if not inventory.role("tfserving_gateway")["tfserving_gateway_enabled"]:
+        problems.append(
+            f"{name} is set, and this host has no gateway, which would send requests to new versions. Set it only for "
+            "hosts with tfserving_gateway_enabled: true."
+        )
+    return problems
+
+
 # tfserving_monitoring
 
 
@@ -296,7 +322,7 @@ CHECKS: dict[str, list[Check]] = {
     "tfserving_models": [_models],
     "tfserving_service": [_service_instances, _service_files, _service_tls, _service_networks],
     "tfserving_gateway": [_gateway],
-    "tfserving_rollout": [_rollout_batches],
+    "tfserving_rollout": [_rollout_batches, _rollout_traffic],
     "tfserving_monitoring": [_monitoring_paths, _monitoring_targets],
     "tfserving_mirror": [_mirror_upstream, _mirror],
 }

@@ -21,7 +21,9 @@ CONF = f"conf.d/{SITE}.conf"
 DROP_IN = f"/etc/systemd/system/nginx.service.d/{SITE}.conf"
 ROTATION = f"/etc/logrotate.d/{SITE}"
 SECRETS = TLS, CLIENT_CA, USERS = tuple(f"{SITE}/{name}" for name in ("tls.pem", "client_ca.pem", "users"))
-SHOWN = CONF, DROP_IN, ROTATION
+# What a rollout's step adds for nginx's http and for the site's server: the module trial. Not ours beyond that step.
+TRIAL = f"conf.d/{SITE}-trial.conf", f"{SITE}/trial.conf"
+SHOWN = CONF, DROP_IN, ROTATION, *TRIAL
 RESTART = "restart"
 
 

@@ -90,6 +90,11 @@ def _shown(value: Any) -> str:
     return f"'{printable(str(value))}'"
 
 
+def is_share(percent: Any) -> bool:
+    """Return whether a percentage is one that nginx can draw: more than 0, at most 100, and two decimals at most."""
+    return bool(_hundredths(f"{percent:g}" if isinstance(percent, float) else percent))
+
+
 def _hundredths(percent: Any) -> int | None:
     """Return a percentage in hundredths, None for what is none."""
     if not _PERCENT.fullmatch(str(percent)):

@@ -4,7 +4,8 @@
 
 A server answers requests without a version from the highest version that is AVAILABLE, so a new version cannot be
 tried in the server itself. The candidate is the server's own unit with other ports, in /run: a reboot forgets it, and
-systemd ends it after a time. What it takes down with it is nobody's.
+systemd ends it after a time. What it takes down with it is nobody's: what the gateway sends it in a step of a rollout,
+the server answers as soon as the candidate is gone.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catalog.catalog import catalog_samples
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
+    check_port,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.systemd import (
     UNIT_PATH,
     quoted_argument,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import trial
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.trial import running_path
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.models_config import running_pid
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.gates import (
@@ -64,18 +68,19 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._store.store import ModelStore
 
-UNIT = "tfserving-candidate.service"
-UNIT_FILE = Path("/run/systemd/system", UNIT)
-DROP_INS = Path(f"{UNIT_FILE}.d")
-DIRECTORY = Path("/run/tfserving-candidate")
+# Of all candidates' units, and the directory with what they read. Each has a part of its own, named after its server.
+NAME = "tfserving-candidate"
+UNITS = Path("/run/systemd/system")
+DIRECTORY = Path("/run", NAME)
 # How long the gates may take beyond the wait for the server: then systemd ends it, whatever has become of the run.
 GATES_SECONDS = 3600
 
 
-def overrides(command: list[str], where: Ports, models_config: Path, seconds: int) -> str:
+def overrides(command: list[str], where: Ports, models_config: Path, running: Path, seconds: int) -> str:
     """Return what a candidate has otherwise than a server, which was started with this command.
 
-    It can be reached from its own host only, and where memory runs out it goes before any server.
+    It can be reached from its own host only, and where memory runs out it goes before any server. running is the
+    directory below /run that systemd makes at its start, and removes when it has ended, however that was.
     """
     own = {"port": where.grpc, "rest_api_port": where.rest_api, "model_config_file": models_config}
     words = [word for word in command if word[2:].partition("=")[0] not in (*own, "grpc_socket_path")]
@@ -83,7 +88,8 @@ def overrides(command: list[str], where: Ports, models_config: Path, seconds: in
     return (
         f"[Service]\nExecStart=\nExecStart={' '.join(map(quoted_argument, words))}\n"
         # What a drop-in does at a start or a stop is about the server.
-        "ExecStartPre=\nExecStartPost=\nExecStop=\nExecStopPost=\nRuntimeDirectory=\n"
+        "ExecStartPre=\nExecStartPost=\nExecStop=\nExecStopPost=\n"
+        f"RuntimeDirectory=\nRuntimeDirectory={running.name}\nRuntimeDirectoryMode=0755\nRuntimeDirectoryPreserve=no\n"
         f"Restart=no\nRuntimeMaxSec={seconds}\nOOMScoreAdjust=500\n"
         "IPAddressAllow=\nIPAddressDeny=any\nIPAddressAllow=localhost\n"
     )
@@ -100,85 +106,143 @@ def _free_ports() -> Ports:
 
 @contextmanager
 def candidate(
-    module: AnsibleModule, server: Server, pid: int, base_path: Path, wanted: Versions, group: str, timeout_seconds: int
+    module: AnsibleModule, server: Server, pid: int, wanted: Versions, where: Ports, seconds: int
 ) -> Iterator[ServingClient]:
-    """Run a candidate of a server, which runs as pid, with these versions, and give a client of it.
+    """Run a candidate of a server, which runs as pid, with these versions and ports, and give a client of it.
 
-    Raises NotServed and OSError.
+    It stays, for so many seconds beyond the gates, and is removed where they are 0. Raises NotServed and OSError.
     """
-    unit, where, since = SystemdUnit(module, UNIT), _free_ports(), time.time()
-    _remove(module)  # what a run that was killed has left
+    params = module.params
+    name = candidate_name(server)
+    unit, directory, since = SystemdUnit(module, f"{name}.service"), DIRECTORY / name, time.time()
+    drop_ins = UNITS / f"{unit.name}.d"
     try:
-        _make_models(base_path, wanted, group)
-        DROP_INS.mkdir(parents=True)
+        _make_models(directory, Path(params["base_path"]), wanted, params["group"])
+        drop_ins.mkdir(parents=True)
         for file in (UNIT_PATH / f"{server.unit.name}.d").glob("*.conf"):
-            (DROP_INS / file.name).symlink_to(file)
+            (drop_ins / file.name).symlink_to(file)
         # Not one of the servers that these roles know again. Of the drop-ins, the last one counts.
         text = server.unit_file.read_text(encoding="utf-8").partition(f"[{MARKER_SECTION}]")[0]
-        UNIT_FILE.write_text(text, encoding="utf-8")
-        text = overrides(command_line(pid), where, DIRECTORY / "models.config", timeout_seconds + GATES_SECONDS)
-        (DROP_INS / "zzz-candidate.conf").write_text(text, encoding="utf-8")
+        (UNITS / unit.name).write_text(text, encoding="utf-8")
+        lifetime = params["timeout_seconds"] + GATES_SECONDS + seconds
+        config = directory / "models.config"
+        text = overrides(command_line(pid), where, config, running_path(name), lifetime)
+        (drop_ins / "zzz-candidate.conf").write_text(text, encoding="utf-8")
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
-        module.run_command(["systemctl", "start", UNIT], check_rc=True)
+        module.run_command(["systemctl", "start", unit.name], check_rc=True)
         client = local_client(where, unit.cgroup)
         try:
-            wait_until_served(client, unit, wanted, {}, timeout_seconds)
+            wait_until_served(client, unit, wanted, {}, params["timeout_seconds"])
         except NotServed as error:
             raise NotServed(f"{error}\n{last_words(unit.log(since))}", error.refused) from error
         yield client
     finally:
-        _remove(module)
+        if not seconds:
+            _remove(module, name)
 
 
-def _make_models(base_path: Path, wanted: Versions, group: str) -> None:
+def candidate_name(server: Server) -> str:
+    """Return the unit of a server's candidate, without .service."""
+    return f"{NAME}-{server.unit.name.removesuffix('.service')}"
+
+
+def check_running(module: AnsibleModule, candidates: list[dict[str, Any]]) -> None:
+    """Raise NotServed where the port of a candidate, which has unit and port, is not its own any more."""
+    for one in candidates:
+        unit = SystemdUnit(module, f"{one['unit']}.service")
+        try:
+            check_port(one["port"], unit.cgroup())
+        except OSError as error:
+            words = last_words(unit.log(time.time() - GATES_SECONDS))
+            raise NotServed(f"the second server has ended: {error}\n{words}") from error
+
+
+def _make_models(directory: Path, base_path: Path, wanted: Versions, group: str) -> None:
     """Make a base path for each model with links to its versions, distributed or published, and models.config."""
     group_id = grp.getgrnam(group).gr_gid
-    links = {name: DIRECTORY / "models" / name for name in wanted}
-    for directory in (DIRECTORY, DIRECTORY / "models", *links.values()):
-        directory.mkdir()
-        directory.chmod(0o755)  # whatever the umask is
+    links = {name: directory / "models" / name for name in wanted}
+    DIRECTORY.mkdir(exist_ok=True)
+    directory.mkdir()
+    (directory / "models").mkdir()
+    for path in links.values():
+        path.mkdir()
+    for path in (DIRECTORY, directory, directory / "models", *links.values()):
+        path.chmod(0o755)  # whatever the umask is
     models = {}
     for name, versions in wanted.items():
         store = ModelStore(base_path / name)
         there = store.published()
         for version in versions:
-            directory = store.path / there[version] if version in there else store.distributed(version)
-            (links[name] / str(version)).symlink_to(directory)
+            path = store.path / there[version] if version in there else store.distributed(version)
+            (links[name] / str(version)).symlink_to(path)
         models[name] = {
             "name": name,
             "base_path": str(links[name]),
             "model_platform": "tensorflow",
             "model_version_policy": {"specific": {"versions": sorted(versions)}},
         }
-    config = DIRECTORY / "models.config"
+    config = directory / "models.config"
     config.write_text(render(models))
     os.chown(config, 0, group_id)
     config.chmod(0o640)
 
 
-def _remove(module: AnsibleModule) -> None:
-    if UNIT_FILE.exists():
-        module.run_command(["systemctl", "stop", UNIT])
-        UNIT_FILE.unlink()
-    for directory in (DROP_INS, DIRECTORY):
-        if directory.is_dir():
-            shutil.rmtree(directory)
-    module.run_command(["systemctl", "daemon-reload"])
-    module.run_command(["systemctl", "reset-failed", UNIT])
+def remove(module: AnsibleModule) -> bool:
+    """End what there is of candidates, after the gateway sends nothing there any more; say whether there was anything.
+
+    Raises NginxError and OSError.
+    """
+    is_trial = trial.end()
+    is_left = _remove(module, f"{NAME}*")
+    if DIRECTORY.is_dir():
+        shutil.rmtree(DIRECTORY)
+    return is_trial or is_left
 
 
-def run_gates(module: AnsibleModule, params: dict[str, Any]) -> list[Result]:
-    """Try what changes would bring to clients, and return what was measured.
+def _remove(module: AnsibleModule, name: str) -> bool:
+    """End the candidates with a name like this, which may be a pattern, and say whether there was one."""
+    left = sorted(UNITS.glob(f"{name}.service*"))
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            module.run_command(["systemctl", "stop", path.name])
+            path.unlink()
+    for path in DIRECTORY.glob(name):
+        shutil.rmtree(path)
+    if left:
+        module.run_command(["systemctl", "daemon-reload"])
+        module.run_command(["systemctl", "reset-failed", f"{name}.service"])
+    return bool(left)
+
+
+def run_gates(module: AnsibleModule, params: dict[str, Any]) -> tuple[list[Result], list[dict[str, Any]]]:
+    """Try what changes would bring to clients, and return what was measured, and the candidates that stay.
 
     Versions that a server does not have yet are tried in a candidate, and one that gets a label in the server itself.
-    params are those of the module model_candidate. Raises NotServed where a version is not served, or does not answer.
+    params are those of the module model_candidate, which also says what a candidate that stays has: unit, port and
+    models. Raises NotServed where a version is not served, or does not answer, NginxError and OSError.
     """
+    remove(module)  # what a run that was killed has left
     results: list[Result] = []
+    staying: list[dict[str, Any]] = []
+    has_passed = False
+    try:
+        _run_gates(module, params, results, staying)
+        has_passed = all(one["passed"] for one in results)
+    finally:
+        if not has_passed:
+            remove(module)
+    return results, staying if has_passed else []
+
+
+def _run_gates(
+    module: AnsibleModule, params: dict[str, Any], results: list[Result], staying: list[dict[str, Any]]
+) -> None:
     there = family(params["unit"], params["config_path"])
     for one in params["changes"]:
         if one["versions"] and one["unit"] not in there:
             results.append(skipped(one["model"], f"{one['unit']} is new"))
-    base_path, group, timeout = Path(params["base_path"]), params["group"], params["timeout_seconds"]
     for unit, directory in there.items():
         server = Server(module, unit, directory)
         changes = {one["model"]: one for one in params["changes"] if one["unit"] == unit}
@@ -199,12 +263,17 @@ def run_gates(module: AnsibleModule, params: dict[str, Any]) -> list[Result]:
             for name, change in changes.items()
             if not set(change["versions"]) <= set(served[name])
         }
+        # Those of which a new version will answer the requests that name none.
+        takes = [name for name, new in wanted.items() if served[name] and max(changes[name]["versions"]) in new]
+        seconds = params["stay_seconds"] if takes else 0
         if wanted:
-            with candidate(module, server, pid, base_path, wanted, group, timeout) as new:
+            where = _free_ports()
+            with candidate(module, server, pid, wanted, where, seconds) as new:
                 for name, versions in wanted.items():
                     gates, running = _Gates(new, live, name, params), max(served[name], default=None)
                     results += [result for version in versions for result in gates.of(version, running)]
-    return results
+            if seconds:
+                staying.append({"unit": candidate_name(server), "port": where.rest_api, "models": takes})
 
 
 class _Gates:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, Mapping
 
 # gate, model, measured, allowed (both as text) and passed. A gate that has nothing to compare with is passed.
@@ -15,6 +16,20 @@ Counts = Mapping[str, float]
 
 PERCENTILE = 0.99
 NOTHING: Counts = {"requests": 0, "errors": 0, "seconds": 0.0}
+# nginx logs milliseconds.
+LOGGED_SECONDS = 0.001
+
+
+@dataclass
+class Answers:
+    """What was answered: errors is how many requests ended with one, seconds what each of the others took."""
+
+    errors: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counts:
+        return {"requests": self.errors + len(self.seconds), "errors": self.errors, "seconds": sum(self.seconds)}
 
 
 def difference(one: Any, other: Any) -> float:
@@ -49,19 +64,30 @@ def skipped(model: str, why: str) -> Result:
     return {"gate": "smoke, latency", "model": model, "measured": why, "allowed": "", "passed": True}
 
 
-def latency(model: str, old: list[float], new: list[float], max_ratio: float, max_p99_ratio: float) -> list[Result]:
-    """Judge the seconds that requests have taken, of the running and of the new version."""
+def latency(
+    model: str,
+    old: list[float],
+    new: list[float],
+    max_ratio: float,
+    max_p99_ratio: float,
+    gate: str = "latency",
+    resolution: float = 0.0,
+) -> list[Result]:
+    """Judge the seconds that requests have taken, of the running and of the new version.
+
+    What resolution cannot tell apart, in seconds, is no failure.
+    """
     found = [
         ("median", statistics.median(old), statistics.median(new), max_ratio),
         ("p99", percentile(old), percentile(new), max_p99_ratio),
     ]
     return [
         {
-            "gate": f"latency {name}",
+            "gate": f"{gate} {name}",
             "model": model,
-            "measured": f"{after / before:.2f} ({before * 1000:.1f} ms to {after * 1000:.1f} ms)",
+            "measured": f"{after / (before or resolution):.2f} ({before * 1000:.1f} ms to {after * 1000:.1f} ms)",
             "allowed": f"{allowed:g}",
-            "passed": after <= before * allowed,
+            "passed": after <= before * allowed + resolution,
         }
         for name, before, after, allowed in found
     ]
@@ -79,30 +105,10 @@ def soak(model: str, own: Counts, other: Counts, limits: Mapping[str, Any]) -> l
     limits has max_error_share, which may be added to the other's; max_latency_ratio; min_requests, with fewer of which
     on either side nothing is judged; and require_requests, whether that is a failure.
     """
-    if min(own["requests"], other["requests"]) < limits["min_requests"]:
-        return [
-            {
-                "gate": "soak",
-                "model": model,
-                "measured": f"{own['requests']:g} requests, {other['requests']:g} to compare with: too few to judge",
-                "allowed": f"from {limits['min_requests']:g}",
-                "passed": not limits["require_requests"],
-            }
-        ]
-    shares = [one["errors"] / one["requests"] for one in (own, other)]
-    allowed = shares[1] + limits["max_error_share"]
-    results: list[Result] = [
-        {
-            "gate": "soak errors",
-            "model": model,
-            "measured": f"{shares[0]:.2%} of {own['requests']:g}, {shares[1]:.2%} to compare with",
-            "allowed": f"{allowed:.2%}",
-            "passed": shares[0] <= allowed,
-        }
-    ]
+    results = _requests("soak", "soak errors", model, own, other, limits)
     # The servers measure the requests that they carry out.
     answered = [one["requests"] - one["errors"] for one in (own, other)]
-    if min(answered) > 0:
+    if _is_enough(own, other, limits) and min(answered) > 0:
         seconds = [one["seconds"] / count for one, count in zip((own, other), answered)]
         results.append(
             {
@@ -114,6 +120,51 @@ def soak(model: str, own: Counts, other: Counts, limits: Mapping[str, Any]) -> l
             }
         )
     return results
+
+
+def trial(step: str, model: str, own: Answers, other: Answers, limits: Mapping[str, Any]) -> list[Result]:
+    """Judge what a new version has answered in a step, such as 5 %, against the running one at the same time.
+
+    limits are those of soak, of which max_latency_ratio is that of the medians, max_p99_ratio, and warmup_requests: the
+    time of so many answers of the new version, the first ones, does not count.
+    """
+    results = _requests(step, f"{step}: errors", model, own.counts, other.counts, limits)
+    warm = own.seconds[limits["warmup_requests"] :]
+    if _is_enough(own.counts, other.counts, limits) and warm and other.seconds:
+        ratios = limits["max_latency_ratio"], limits["max_p99_ratio"]
+        results += latency(model, other.seconds, warm, *ratios, f"{step}: latency", LOGGED_SECONDS)
+    return results
+
+
+def _is_enough(own: Counts, other: Counts, limits: Mapping[str, Any]) -> bool:
+    return min(own["requests"], other["requests"]) >= max(1, limits["min_requests"])
+
+
+def _requests(
+    gate: str, errors: str, model: str, own: Counts, other: Counts, limits: Mapping[str, Any]
+) -> list[Result]:
+    """Judge the share of errors, as the gate errors, or say as gate that there are too few requests for that."""
+    if not _is_enough(own, other, limits):
+        return [
+            {
+                "gate": gate,
+                "model": model,
+                "measured": f"{own['requests']:g} requests, {other['requests']:g} to compare with: too few to judge",
+                "allowed": f"from {limits['min_requests']:g}",
+                "passed": not limits["require_requests"],
+            }
+        ]
+    shares = [one["errors"] / one["requests"] for one in (own, other)]
+    allowed = shares[1] + limits["max_error_share"]
+    return [
+        {
+            "gate": errors,
+            "model": model,
+            "measured": f"{shares[0]:.2%} of {own['requests']:g}, {shares[1]:.2%} to compare with",
+            "allowed": f"{allowed:.2%}",
+            "passed": shares[0] <= allowed,
+        }
+    ]
 
 
 def since(before: Counts, after: Counts) -> Counts:

@@ -17,6 +17,8 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._commo
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.listening_sockets import (
     ForeignListener,
 )
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import NginxError
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.trial import can_try
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
     asked_for,
     new_hold,
@@ -35,6 +37,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifec
     wanted_models,
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Server
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.candidate import remove
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.record import (
     BEGUN,
     PASSED,
@@ -146,11 +149,16 @@ def _asked(module: AnsibleModule, params: dict[str, Any]) -> dict[str, dict[str,
 
 
 def _problems(module: AnsibleModule, params: dict[str, Any], changing: set[str]) -> list[str]:
-    """Return which served versions do not answer, of servers that there are.
+    """Return which served versions do not answer, of servers that there are, and whether the gateway can take steps.
 
     The samples of models that change are those of their new versions.
     """
     problems = []
+    if params["traffic"] and changing and not can_try():
+        problems.append(
+            "tfserving_rollout_traffic is set, and its gateway is not there or of an earlier release. Play serving.yml "
+            "with --tags gateway"
+        )
     try:
         samples = {name: one for name, one in catalog_samples(params["catalog"]).items() if name not in changing}
         for unit, directory in family(params["unit"], params["config_path"]).items():
@@ -237,6 +245,10 @@ def give_back(module: AnsibleModule, params: dict[str, Any], reason: str) -> lis
     ]
     if module.check_mode:
         return rows
+    try:
+        remove(module)  # what was cut in a step: its requests are the server's again
+    except NginxError as error:
+        raise NotReturned(f"nginx does not forget what the rollout has tried: {error}") from error
     moved = [unit for unit, models in record["before"].items() if any(models.values()) and unit not in directories]
     if moved:
         raise NotReturned(f"{', '.join(moved)}, which served models before, is not on the host any more")

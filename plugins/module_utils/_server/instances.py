@@ -31,6 +31,16 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._serve
 )
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.serving_wait import hides_warnings
 
+# The doc fragments servers and served_models.
+SERVERS_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "unit": {"type": "str", "required": True},
+    "config_path": {"type": "path", "required": True},
+}
+SERVED_MODELS_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "base_path": {"type": "path", "required": True},
+    "group": {"type": "str", "required": True},
+}
+
 # systemd takes no notice of a section whose name begins with X-.
 MARKER_SECTION = "X-Tfserving"
 # A running server reads this one again.

@@ -270,6 +270,31 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
         ],
     ),
     (
+        {"checked_roles": ["tfserving_rollout"], "tfserving_rollout_traffic": {"mirror": 0, "shares": [5, 5, 101]}},
+        [
+            "tfserving_rollout_traffic: 0 is no share; it has to be more than 0",
+            "tfserving_rollout_traffic: 101 is no share",
+            "tfserving_rollout_traffic: shares are 5, 5, 101; each has to be larger than the last",
+            "tfserving_rollout_traffic is set, and this host has no gateway",
+        ],
+    ),
+    (
+        {"checked_roles": ["tfserving_rollout"], **GATEWAY, "tfserving_rollout_traffic": {"seconds": 0}},
+        ["tfserving_rollout_traffic has neither mirror nor shares", "tfserving_rollout_traffic: seconds is 0; a step"],
+    ),
+    (
+        {"checked_roles": ["tfserving_rollout"], "tfserving_rollout_traffic": {"mirrors": 1}},
+        ["Unknown: tfserving_rollout_traffic.mirrors"],
+    ),
+    (
+        {
+            "checked_roles": ["tfserving_rollout"],
+            **GATEWAY,
+            "tfserving_rollout_traffic": {"mirror": 0.01, "shares": ["33.33", 100]},
+        },
+        [],
+    ),
+    (
         {"checked_roles": ["tfserving_mirror"], "tfserving_mirror_upstream": {"suite": "two words"}},
         ["tfserving_mirror_upstream: suite is two words", "tfserving_mirror_signing_key_fingerprint is"],
     ),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rendered_templates import render
 
-from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import nginx
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import nginx, trial
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import site as site_files
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_nginx
 
@@ -88,9 +88,10 @@ def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch)
     paths |= {"OLD_LOG": tmp_path / "log/old.log", "ERROR_LOG": tmp_path / "error.log", "NGINX": program}
     for name, path in paths.items():
         monkeypatch.setattr(nginx, name, str(path) if name == "NGINX" else path)
+    moved = {site_files.DROP_IN: str(host.drop_in), site_files.ROTATION: str(host.rotation)}
+    monkeypatch.setattr(site_files, "SHOWN", tuple(moved.get(name, name) for name in site_files.SHOWN))
     for name, path in {"DROP_IN": host.drop_in, "ROTATION": host.rotation}.items():
         monkeypatch.setattr(site_files, name, str(path))
-    monkeypatch.setattr(site_files, "SHOWN", (site_files.CONF, str(host.drop_in), str(host.rotation)))
     monkeypatch.setattr(nginx, "unused_default_site", list)
     numbers = count()
     monkeypatch.setattr(nginx, "workers", lambda master: {next(numbers)})
@@ -233,6 +234,53 @@ def test_log_that_others_can_read_is_mended(host: Host) -> None:
     host.log.chmod(0o644)
     assert host.play()["files"] == [str(host.log)]
     assert host.log.stat().st_mode & 0o7777 == 0o640
+
+
+CANDIDATES = [{"unit": "candidate", "port": 40001, "models": ["MLP"]}]
+TRIAL = {"nginx/conf.d/tfserving-gateway-trial.conf", "nginx/tfserving-gateway/trial.conf"}
+
+
+@needs_root
+def test_step_of_a_rollout_is_two_files_that_go_with_it(host: Host) -> None:
+    host.play()
+    site = (host.root / site_files.CONF).read_text()
+    host.called.clear()
+    diff = trial.begin("mirror", 10, CANDIDATES)
+    assert [Path(one["after_header"]).name for one in diff] == ["tfserving-gateway-trial.conf", "trial.conf"]
+    assert (host.called, host.files()) == (["nginx", "reload"], GATEWAY | TRIAL)
+    (changed,) = [one for one in trial.begin("mirror", 20, CANDIDATES) if one["before"] != one["after"]]
+    assert ("10% 1;" in changed["before"], "20% 1;" in changed["after"]) == (True, True)
+    host.called.clear()
+    assert trial.end()
+    assert (host.called, host.files()) == (["reload"], GATEWAY)
+    assert (host.root / site_files.CONF).read_text() == site
+    host.called.clear()
+    assert not trial.end()
+    assert host.called == []
+    assert not host.play()["changed"]
+
+
+@needs_root
+def test_step_that_was_cut_goes_with_the_next_run_of_the_role(host: Host) -> None:
+    host.play()
+    trial.begin("split", 10, CANDIDATES)
+    result = host.play()
+    assert (result["changed"], host.files()) == (True, GATEWAY)
+    assert {after for name, (_, after) in shown(result).items() if "trial" in name} == {""}
+    assert not host.play()["changed"]
+    trial.begin("split", 10, CANDIDATES)
+    host.play(**OFF)
+    assert host.files() == {"log/access.log"}
+
+
+@needs_root
+def test_step_that_nginx_does_not_take_leaves_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.play()
+    for model, fails in (("broken", ""), ("MLP", "reload")):
+        host.fails = fails
+        with pytest.raises(nginx.NginxError):
+            trial.begin("split", 10, [{**CANDIDATES[0], "models": [model]}])
+        assert host.files() == GATEWAY
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from written_values import values
 from ansible_collections.modelops.tensorflow_serving.plugins.filter.nginx_word import nginx_word
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._common.input_checks import control_characters
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway import input as gateway_input
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.trial import trial_texts
 from ansible_collections.modelops.tensorflow_serving.plugins.modules import gateway_info
 
 RunModule = Callable[..., dict[str, Any]]
@@ -265,6 +266,47 @@ def test_only_requests_for_models_with_a_mirror_are_copied(written: Callable[...
     assert not named(read(written(traffic={})), "location", "=", "/mirrored")
 
 
+@pytest.mark.parametrize("kind", ["mirror", "split"])
+def test_step_of_a_rollout_is_for_requests_that_name_no_version(kind: str, written: Callable[..., str]) -> None:
+    """And for the models of its candidates, each to its own; the site knows all that it names."""
+    candidates = [
+        {"unit": "candidate", "port": 40001, "models": ["a.b", "c"]},
+        {"unit": "candidate-of-d", "port": 40002, "models": ["d"]},
+    ]
+    http, in_server = map(read, trial_texts(kind, 2.5, candidates).values())
+    (drawn,) = named(http, "map", "$uri")
+    patterns = [one.words[0] for one in drawn.block if one.words[0] != "default"]
+    assert [one.words for one in named(http, "split_clients")[0].block] == [["2.5%", "1"], ["*", ""]]
+    assert [one.words[1] for one in named(http, "server")] == ["127.0.0.1:40001", "127.0.0.1:40002"]
+    taken = ["/v1/models/a.b:predict", "/v1/models/c:predict", "/v1/models/d:classify"]
+    left = ["/v1/models/c/versions/1:predict", "/v1/models/axb:predict", "/v1/models/dd:predict", "/v1/models/d"]
+    for path in (*taken, *left):
+        assert any(re.search(pattern[1:], path) for pattern in patterns) is (path in taken), path
+    places = named(in_server, "location", "~")
+    tried = "/v1/models/d/tried:predict"
+    assert [bool(re.search(one.words[2], tried)) for one in places] == [False, True]
+    assert all(named(one, "internal") for one in places)
+    passed = [one.words[1] for one in named(in_server, "proxy_pass")]
+    assert {"http://tfserving_trial_0", "http://tfserving_trial_1"} < set(passed)
+    assert {one.words[1] for one in named(in_server, "if") if one.words[1] == "(!-d"} == {"(!-d"}
+    assert bool(named(in_server, "mirror")) is (kind == "mirror")
+
+    site = read(written())
+    assert named(site, "log_format", "tfserving_gateway_tried")
+    assert [one.words[1] for one in named(site, "include")] == ["/etc/nginx/tfserving-gateway/trial*.conf"]
+    routes = [one for one in named(site, "location", "~") if "POST)" in words(one)]
+    assert routes
+    assert all(named(one, "if", "($tfserving_trial") for one in routes)
+
+
+@pytest.mark.parametrize(
+    ("percent", "text"), [(100.0, "100%"), (5, "5%"), (0.01, "0.01%"), (33.3, "33.3%"), (10.0, "10%")]
+)
+def test_share_of_a_step_is_written_as_nginx_reads_it(percent: float, text: str) -> None:
+    http = trial_texts("split", percent, [{"unit": "u", "port": 1, "models": ["m"]}])
+    assert f"    {text} 1;" in next(iter(http.values()))
+
+
 @pytest.mark.parametrize("form", ["tfserving_gateway", "tfserving_gateway_mirrored"])
 def test_line_of_the_log_is_json_that_nginx_escapes(form: str, written: Callable[..., str]) -> None:
     (log,) = named(read(written()), "log_format", form)
@@ -272,3 +314,4 @@ def test_line_of_the_log_is_json_that_nginx_escapes(form: str, written: Callable
     line = json.loads(re.sub(r"(?<!\")\$[a-z_]+", "0.5", "".join(log.words[3:])))
     assert line["mirrored"] is (form == "tfserving_gateway_mirrored")
     assert {"model", "version", "label", "status", "request_time", "upstream_response_time"} <= set(line)
+    assert {"upstream_addr", "upstream_status"} <= set(line)

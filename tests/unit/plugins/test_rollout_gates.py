@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -130,11 +131,14 @@ def test_page_is_counted_by_model():
 def test_candidate_is_started_as_the_server_was_elsewhere():
     command = ["/usr/bin/tensorflow_model_server", "--port=8500", "--rest_api_port=8501", "--grpc_socket_path=/run/x"]
     command += ["--model_config_file=/etc/m.config", "--rest_api_num_threads=8", "--tag=a $b %c"]
-    text = overrides(command, Ports(rest_api=40001, grpc=40002), "/run/c/models.config", 60)
+    where = Ports(rest_api=40001, grpc=40002)
+    text = overrides(command, where, Path("/run/c/models.config"), Path("/run/c-server"), 60)
     assert text.startswith(
         "[Service]\nExecStart=\nExecStart=/usr/bin/tensorflow_model_server --rest_api_num_threads=8 "
         '"--tag=a $$b %%c" --port=40002 --rest_api_port=40001 --model_config_file=/run/c/models.config\n'
     )
+    assert "\nRuntimeDirectory=\nRuntimeDirectory=c-server\n" in text
+    assert "\nRuntimeMaxSec=60\n" in text
     assert text.endswith("IPAddressAllow=\nIPAddressDeny=any\nIPAddressAllow=localhost\n")
 
 
@@ -143,7 +147,11 @@ def test_report_says_what_has_become_of_each_host():
     gate = {"gate": "smoke", "model": "MLP", "measured": "differs", "allowed": "1", "passed": True}
     hostvars = {
         "a": {},
-        "b": {"__tfserving_rollout_passed": {}, "__tfserving_rollout_tried": {"gates": [gate]}},
+        "b": {
+            "__tfserving_rollout_passed": {},
+            "__tfserving_rollout_tried": {"gates": [gate]},
+            "__tfserving_rollout_step_results": [{**gate, "gate": "5 % answered: errors"}],
+        },
         "c": {"__tfserving_rollout_failure": "c: red"},
         "d": {"__tfserving_rollout_failure": "d: red", "__tfserving_rollout_returned": {"failed": True, "msg": "no"}},
         "e": {"__tfserving_rollout_returned": {"returned": [{"model": "MLP", "from": "2", "to": "1"}]}},
@@ -151,6 +159,7 @@ def test_report_says_what_has_become_of_each_host():
     assert [(row["host"], row["result"], row["what"]) for row in rollout_report(rows, hostvars, is_paused=False)] == [
         ("a", "passed", ""),
         ("b", "passed", "smoke of MLP: differs (allowed: 1)"),
+        ("b", "passed", "5 % answered: errors of MLP: differs (allowed: 1)"),
         ("c", "failed", "c: red"),
         ("d", "not returned", "no"),
         ("e", "returned", "MLP: 2 -> 1"),

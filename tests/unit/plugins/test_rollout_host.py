@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._gateway.nginx import NginxError
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle import model_rollback as rollback
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.history import (
     note_served,
@@ -230,3 +231,36 @@ def test_plan_has_what_changes_and_what_leaves_the_catalogue_and_a_later_run_kno
     assert host.rollout("planned")["is_same"] is False
     host.rollout("returned", failure="red")
     assert host.served() == ([1], {})
+
+
+def test_step_that_was_cut_is_ended_before_the_servers_return(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.begin([2])
+    host.bring(2)
+    host.tell(LATEST)
+
+    def refuse(_: Any) -> None:
+        raise NginxError("emerg")
+
+    monkeypatch.setattr(rollout_host, "remove", refuse)
+    result = host.rollout("returned", failure="red")
+    assert result["failed"]
+    assert result["msg"] == "nginx does not forget what the rollout has tried: emerg"
+    assert (host.tells, read_record(host.config_path) is None) == ([], False)
+    ended: list[list[int]] = []
+    monkeypatch.setattr(rollout_host, "remove", lambda _: ended.append(host.served()[0]))
+    assert not host.rollout("returned", failure="red").get("failed")
+    assert (ended, host.served()[0]) == ([[2]], [1])
+
+
+@pytest.mark.parametrize(
+    ("traffic", "changing", "can", "problems"),
+    [(True, {"MLP"}, True, 0), (True, {"MLP"}, False, 1), (True, set(), False, 0), (False, {"MLP"}, False, 0)],
+)
+def test_gateway_that_cannot_take_steps_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, traffic: bool, changing: set[str], can: bool, problems: int
+) -> None:
+    monkeypatch.setattr(rollout_host, "family", lambda *_: {})
+    monkeypatch.setattr(rollout_host, "can_try", lambda: can)
+    params = {"traffic": traffic, "catalog": [], "unit": "server", "config_path": "/nowhere"}
+    found = rollout_host._problems(None, params, changing)  # type: ignore[arg-type]
+    assert ["its gateway is not there" in one for one in found] == [True] * problems
