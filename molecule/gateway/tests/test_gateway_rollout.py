@@ -33,7 +33,7 @@ STEP_FILES = "/etc/nginx/conf.d/tfserving-gateway-trial.conf /etc/nginx/tfservin
 SETTINGS = {
     **BASE,
     "tfserving_rollout_traffic": {"mirror": 50, "shares": [50], "seconds": 3},
-    "tfserving_rollout_soak": {"seconds": 0, "min_requests": 20, "require_requests": True, "max_latency_ratio": 50},
+    "tfserving_rollout_soak": {"seconds": 0, "min_requests": 10, "require_requests": True, "max_latency_ratio": 50},
     "tfserving_rollout_latency": {"requests": 0, "max_p99_ratio": 500},
 }
 
@@ -189,7 +189,7 @@ def test_step_that_is_cut_costs_no_request_and_is_taken_again(host, play, logged
     found = logged()[answered:]
     copies = [is_copy for is_copy, _ in found]
     assert (copies[0], copies[-1]) == (True, False)
-    assert min(sum(copies), len(copies) - sum(copies)) >= 20
+    assert min(sum(copies), len(copies) - sum(copies)) >= 10
     assert host.run(f"ls {STEP_FILES}").rc == 2
     assert host.check_output("cat /etc/nginx/conf.d/tfserving-gateway.conf") == site
     assert host.check_output("ls /run /run/systemd/system | grep tfserving-candidate || true") == ""
