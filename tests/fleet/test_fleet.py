@@ -169,8 +169,8 @@ def catalog(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made.next()
     subprocess.run([*LAB_COMMAND, "down", "--name", NAME], check=True)
     bring_up()
-    must(play(SERVING, made.variables()))
     must(play(HAPROXY, made.variables()))
+    must(play(SERVING, made.variables()))
     yield made
     subprocess.run([*LAB_COMMAND, "down", "--name", NAME], check=True)
 
