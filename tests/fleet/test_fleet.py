@@ -27,6 +27,7 @@ import requests
 PROJECT = Path(__file__).resolve().parents[2]
 NAME = "fleet"
 LAB = PROJECT / ".lab" / NAME
+LOGS = PROJECT / ".lab" / "fleet-logs"  # what each run printed
 LAB_COMMAND = [sys.executable, str(PROJECT / "tests/lab/lab.py")]
 INVENTORY = [f"--inventory={PROJECT / path}" for path in ("inventories/lab", "tests/fleet/inventory.yml")]
 SERVING, ROLLOUT, ROLLBACK = (str(PROJECT / f"playbooks/{name}.yml") for name in ("serving", "rollout", "rollback"))
@@ -35,7 +36,7 @@ HOSTS = ("debian12", *(f"debian13{letter}" for letter in "abcdefg"))
 BALANCER = "infra"
 MODELS = {"MLP": "saved", "MLP_custom": "saved_with_signature"}
 OLD_PACKAGE, NEW_PACKAGE = "2.18.0", "2.19.1"
-RATE = float(os.environ.get("TFSERVING_FLEET_RATE", "20"))
+RATE = float(os.environ.get("TFSERVING_FLEET_RATE", "100"))
 KILLS = int(os.environ.get("TFSERVING_FLEET_KILLS", "3"))
 SPAN_SECONDS = float(os.environ.get("TFSERVING_FLEET_SPAN", "90"))
 SEED = int(os.environ.get("TFSERVING_FLEET_SEED", str(random.randrange(1000))))  # noqa: S311
@@ -88,13 +89,26 @@ def command(playbook: str, variables: dict[str, Any], *arguments: str) -> list[s
     return ["ansible-playbook", *INVENTORY, f"--forks={len(HOSTS)}", playbook, *given]
 
 
+def start_play(playbook: str, variables: dict[str, Any], *arguments: str) -> Running:
+    LOGS.mkdir(exist_ok=True)
+    log = LOGS / f"{time.strftime('%H%M%S')}-{Path(playbook).stem}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(playbook, variables, *arguments), cwd=PROJECT, env=environment(), stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    return Running(process, log)
+
+
 def play(playbook: str, variables: dict[str, Any], *arguments: str) -> Play:
     began = time.monotonic()
-    done = subprocess.run(
-        command(playbook, variables, *arguments), cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
-    return Play(done.returncode, done.stdout, time.monotonic() - began)
+    running = start_play(playbook, variables, *arguments)
+    try:
+        status = running.process.wait()
+    finally:
+        if running.process.poll() is None:
+            running.kill(workers=True)
+    return Play(status, running.text(), time.monotonic() - began)
 
 
 def must(played: Play) -> Play:
@@ -352,17 +366,11 @@ def descendants(pid: int) -> list[int]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start() -> Iterator[Callable[..., Running]]:
     started = []
 
     def run(playbook: str, variables: dict[str, Any]) -> Running:
-        log = tmp_path / f"{len(started)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command(playbook, variables), cwd=PROJECT, env=environment(), stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        started.append(Running(process, log))
+        started.append(start_play(playbook, variables))
         return started[-1]
 
     yield run
@@ -383,10 +391,11 @@ def roll_out_until_done(catalog: Catalog, **given: Any) -> list[Play]:
 # ---- the tests, each of which begins with what the one before has left
 
 
-def test_load_leaves_half_of_the_machine_idle(idle_before, say):
+def test_load_takes_at_most_half_of_the_machine(idle_before, say):
+    """What else the machine does meanwhile is not the load's."""
     idle = idle_share()
     say(f"{RATE:.0f} requests a second: {idle:.0%} of {os.cpu_count()} cores idle, {idle_before:.0%} without them")
-    assert idle >= IDLE_SHARE, "set TFSERVING_FLEET_RATE lower"
+    assert idle_before - idle <= 1 - IDLE_SHARE, "set TFSERVING_FLEET_RATE lower"
 
 
 def test_rollout_in_the_default_batches(catalog, say):
