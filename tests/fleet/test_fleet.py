@@ -134,6 +134,10 @@ def bring_up() -> None:
     subprocess.run([*LAB_COMMAND, "up", "--name", NAME, "--model-hosts", str(len(HOSTS))], check=True)
 
 
+def brightness(picture: list[list[float]]) -> float:
+    return sum(map(sum, picture))
+
+
 @dataclass
 class Catalog:
     """The models on the controller. Each version has the files of another training than the one before."""
@@ -162,7 +166,12 @@ class Catalog:
             shutil.rmtree(self.source / directory / str(self.last))
 
     def variables(self, **given: Any) -> dict[str, Any]:
-        models = [{"name": name, "source": str(self.source / directory)} for name, directory in MODELS.items()]
+        digits = json.loads((self.trained / "digits.json").read_text())["digits"]
+        darkest = min((digit["pixels"] for digit in digits), key=brightness)
+        models: list[dict[str, Any]] = [
+            {"name": name, "source": str(self.source / directory)} for name, directory in MODELS.items()
+        ]
+        models[0]["sample_requests"] = [{"instances": [darkest]}]
         return {"tfserving_models_catalog": models, "tfserving_package_version": self.package, **SHORT, **given}
 
 
@@ -464,7 +473,7 @@ def refusing_version(source: Path, pictures: list[Any]) -> None:
         "model = Model()\n"
         "tf.saved_model.save(model, sys.argv[1], signatures=model.serve)\n"
     )
-    sums = sorted(sum(map(sum, picture)) for picture in pictures)
+    sums = sorted(map(brightness, pictures))
     limit = (sums[len(sums) * 4 // 5 - 1] + sums[len(sums) * 4 // 5]) / 2
     shutil.rmtree(source)
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
