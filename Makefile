@@ -22,7 +22,8 @@ UPSTREAM := upstream
 SERVING_VARIABLES := -e @tests/lab/upstream.yml
 endif
 
-.PHONY: help serve status test lint unit molecule e2e compatibility bench packages lab models build lock operations clean
+.PHONY: help serve status test lint unit molecule e2e compatibility fleet bench packages lab models build lock
+.PHONY: operations clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -81,6 +82,9 @@ e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
 
 compatibility: lab-packages models ## Converge a host with every ansible-core that is supported; not part of make test
 	pytest tests/compatibility
+
+fleet: lab-packages models ## Roll out on eight hosts behind HAProxy, under load and interrupted; not part of make test
+	pytest tests/fleet
 
 bench: lab-packages models ## Compare the sync with rsync, and converged hosts with a ping; CASES="first converged" and REPEAT=5 choose
 	$(LAB) up --name bench --model-hosts 8
