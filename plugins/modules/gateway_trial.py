@@ -115,13 +115,13 @@ def step_words(kind: str, percent: float) -> str:
 def judged(params: dict[str, Any]) -> list[gates.Result]:
     """Return how the second servers have answered, by model. Raises OSError where the log cannot be read."""
     step = step_words(params["kind"], params["percent"])
-    lines = list(lines_since(nginx.LOG, params["mark"]))
-    results = []
-    for number, one in enumerate(params["candidates"]):
-        names = trial.upstream_names(number, one["port"])
-        for model in one["models"]:
-            results += gates.trial(step, model, *read_answers(lines, model, names), params["limits"])
-    return results
+    names = {
+        model: trial.upstream_names(number, one["port"])
+        for number, one in enumerate(params["candidates"])
+        for model in one["models"]
+    }
+    found = read_answers(lines_since(nginx.LOG, params["mark"]), names)
+    return [result for model, both in found.items() for result in gates.trial(step, model, *both, params["limits"])]
 
 
 def main() -> None:

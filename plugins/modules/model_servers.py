@@ -42,19 +42,12 @@ attributes:
     support: full
 extends_documentation_fragment:
   - modelops.tensorflow_serving.catalog
+  - modelops.tensorflow_serving.servers
 options:
   state:
     description: What to do with the servers.
     type: str
     choices: [configured, serving, rolled_back, absent]
-    required: true
-  unit:
-    description: The systemd unit of the instance that has no name, without C(.service). The others' begin with it.
-    type: str
-    required: true
-  config_path:
-    description: Directory of the configuration, in which the record lies.
-    type: path
     required: true
   base_path:
     description: Directory on the host with one directory per model. For O(state=configured).
@@ -230,6 +223,7 @@ from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._catal
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.configure import configure, remove
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.rollback import Servers
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._lifecycle.serving import confirm
+from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.instances import SERVERS_ARGUMENTS
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._server.ready import NotReady
 
 FILE = {
@@ -256,8 +250,7 @@ def main() -> None:
                 "choices": ["configured", "serving", "rolled_back", "absent"],
                 "required": True,
             },
-            "unit": {"type": "str", "required": True},
-            "config_path": {"type": "path", "required": True},
+            **SERVERS_ARGUMENTS,
             "catalog": {"type": "list", "elements": "dict", "required": True, "options": CATALOG_OPTIONS},
             "base_path": {"type": "path"},
             "group": {"type": "str", "default": "root"},

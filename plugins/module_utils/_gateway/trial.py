@@ -3,7 +3,7 @@
 """What the gateway does in a step of a rollout: it has a second server answer a share of the requests, or copies of it.
 
 The site includes what is written here, and stays as it is. nginx asks at each request for the directory that systemd
-keeps below /run while the second server runs: whoever has its port after it gets nothing.
+keeps below /run while the second server runs: a process that has its port after it gets nothing.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def trial_texts(kind: str, percent: float, candidates: list[dict[str, Any]]) -> 
     return {
         http: _HTTP.format(
             upstreams="\n".join(_UPSTREAM.format(**one) for one in places),
-            percent=f"{percent:.2f}".rstrip("0").rstrip("."),
+            percent=f"{percent:g}",
             models="\n".join(f'    "~{one["pattern"]}:" $tfserving_trial_share;' for one in places),
         ),
         site: "".join(

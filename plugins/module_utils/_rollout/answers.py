@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Iterator
+from typing import Any, Collection, Dict, Iterable, Iterator, Mapping
 
 from ansible_collections.modelops.tensorflow_serving.plugins.module_utils._rollout.gates import Answers
 
@@ -42,28 +42,30 @@ def _lines(log: Path, offset: int) -> Iterator[str]:
             yield line.decode(errors="replace")
 
 
-def read_answers(lines: Iterable[str], model: str, new: Collection[str]) -> tuple[Answers, Answers]:
-    """Return what the second server answered for a model, and what others did to requests that name no version.
+def read_answers(lines: Iterable[str], new: Mapping[str, Collection[str]]) -> dict[str, tuple[Answers, Answers]]:
+    """Return, by model, what its second server answered, and what others did to requests that name no version.
 
-    new is how the log names the second server among upstream_addr. It counts for what it answered first, whoever took
-    the request after it. A request of which the client has given up is nobody's.
+    new is how the log names the second server of each model among upstream_addr. It counts for what it answered first,
+    whatever another server answered after it. A request that the client has given up counts for none.
     """
-    own, other = Answers(), Answers()
+    found = {model: (Answers(), Answers()) for model in new}
     for line in lines:
         try:
             entry: dict[str, Any] = json.loads(line)
         except ValueError:
             continue  # a line that is being written
-        if entry.get("model") != model:
+        model = entry.get("model")
+        if model not in found:
             continue
+        own, other = found[model]
         addresses, statuses, seconds = (
             _NEXT.split(entry.get(f"upstream_{name}", "")) for name in ("addr", "status", "response_time")
         )
-        if addresses[0] in new:
+        if addresses[0] in new[model]:
             _count(own, statuses[0], seconds[0])
         elif not (entry["mirrored"] or entry["version"] or entry["label"]):
             _count(other, statuses[-1], seconds[-1])
-    return own, other
+    return found
 
 
 def _count(answers: Answers, status: str, seconds: str) -> None:

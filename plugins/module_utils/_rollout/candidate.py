@@ -224,11 +224,9 @@ def run_gates(module: AnsibleModule, params: dict[str, Any]) -> tuple[list[Resul
     models. Raises NotServed where a version is not served, or does not answer, NginxError and OSError.
     """
     remove(module)  # what a run that was killed has left
-    results: list[Result] = []
-    staying: list[dict[str, Any]] = []
     has_passed = False
     try:
-        _run_gates(module, params, results, staying)
+        results, staying = _run_gates(module, params)
         has_passed = all(one["passed"] for one in results)
     finally:
         if not has_passed:
@@ -236,9 +234,9 @@ def run_gates(module: AnsibleModule, params: dict[str, Any]) -> tuple[list[Resul
     return results, staying if has_passed else []
 
 
-def _run_gates(
-    module: AnsibleModule, params: dict[str, Any], results: list[Result], staying: list[dict[str, Any]]
-) -> None:
+def _run_gates(module: AnsibleModule, params: dict[str, Any]) -> tuple[list[Result], list[dict[str, Any]]]:
+    results: list[Result] = []
+    staying: list[dict[str, Any]] = []
     there = family(params["unit"], params["config_path"])
     for one in params["changes"]:
         if one["versions"] and one["unit"] not in there:
@@ -274,6 +272,7 @@ def _run_gates(
                     results += [result for version in versions for result in gates.of(version, running)]
             if seconds:
                 staying.append({"unit": candidate_name(server), "port": where.rest_api, "models": takes})
+    return results, staying
 
 
 class _Gates:

@@ -65,6 +65,12 @@ class Host:
     def begin(self, versions: list[int], **labels: int) -> None:
         self.rollout("begun", to={"MLP": {"versions": versions, "labels": labels, "unit": "server"}})
 
+    def roll_out(self) -> None:
+        """Begin a rollout to version 2, publish that and have it served."""
+        self.begin([2])
+        self.bring(2)
+        self.tell(LATEST)
+
     def served(self) -> tuple[list[int], dict[str, int]]:
         models = read(self.file)[1] or {}
         return expected_versions(models)["MLP"], models["MLP"].get("version_labels", {})
@@ -139,9 +145,7 @@ def test_model_whose_server_is_gone_is_not_called_returned(host: Host) -> None:
 
 
 def test_new_version_is_withdrawn_when_nobody_is_told_to_serve_it_any_more(host: Host) -> None:
-    host.begin([2])
-    host.bring(2)
-    host.tell(LATEST)
+    host.roll_out()
     assert host.served() == ([2], {})
     result = host.rollout("returned", failure="h1: smoke")
     assert result["returned"] == [{"model": "MLP", "from": "2", "to": "1"}]
@@ -196,9 +200,7 @@ def test_rollback_returns_an_unfinished_rollout_and_goes_no_further(host: Host) 
 
 
 def test_host_that_does_not_return_keeps_its_record(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.begin([2])
-    host.bring(2)
-    host.tell(LATEST)
+    host.roll_out()
 
     def refuse(_: ModelChange) -> None:
         raise NotServed("it is stuck")
@@ -234,9 +236,7 @@ def test_plan_has_what_changes_and_what_leaves_the_catalogue_and_a_later_run_kno
 
 
 def test_step_that_was_cut_is_ended_before_the_servers_return(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    host.begin([2])
-    host.bring(2)
-    host.tell(LATEST)
+    host.roll_out()
 
     def refuse(_: Any) -> None:
         raise NginxError("emerg")

@@ -69,7 +69,7 @@ def line(address: str, answered: str = "200", seconds: str = "0.010", **changed:
     ],
 )
 def test_log_says_who_has_answered(logged: str, own: Any, other: Any) -> None:
-    found = read_answers([logged], "MLP", NAMES)
+    found = read_answers([logged], {"MLP": NAMES})["MLP"]
     assert [(one.errors, one.seconds) for one in found] == [own, other]
 
 
@@ -216,16 +216,9 @@ def test_second_servers_go_where_a_gate_does_not_pass(module: Module, monkeypatc
     removed: list[bool] = []
     monkeypatch.setattr(candidate, "remove", lambda *_: removed.append(True))
 
-    def gates(passed: bool) -> Callable[..., None]:
-        def run(_module: Any, _params: Any, results: list[Any], staying: list[Any]) -> None:
-            results.append({"passed": passed})
-            staying.append(one)
-
-        return run
-
     for passed, running, calls in ((True, [one], 1), (False, [], 2)):
         removed.clear()
-        monkeypatch.setattr(candidate, "_run_gates", gates(passed))
+        monkeypatch.setattr(candidate, "_run_gates", lambda *_, passed=passed: ([{"passed": passed}], [one]))
         assert candidate.run_gates(module, {})[1] == running
         assert len(removed) == calls
     monkeypatch.setattr(candidate, "_run_gates", lambda *_: (_ for _ in ()).throw(NotServed("it does not start")))
