@@ -107,6 +107,10 @@ def configure(
         for unit in params["displaced"]:
             module.run_command(["systemctl", "stop", f"{unit}.service"], check_rc=True)
     starts = _starts(module, params, changes)
+    if not module.check_mode:
+        # The starts of this run are nobody's endless loop, which the unit's start limit is there for.
+        for one in starts:
+            module.run_command(["systemctl", "reset-failed", f"{one['unit']}.service"])
     return {
         "changed": changes.changed,
         "diff": changes.diff,
