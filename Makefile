@@ -9,8 +9,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LAB := python3 tests/lab/lab.py
 PYTHON_SOURCES := plugins roles examples tests molecule bench
 SCENARIOS := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
-# The longest come first, so that the others fit in beside them.
-LONGEST := service upgrade
+# The longest come first, so that the others fit in beside them; unit while the first scenario makes the lab's images.
+FIRST := molecule-service unit molecule-package
+TESTS := $(FIRST) $(filter-out $(FIRST),$(addprefix molecule-,$(SCENARIOS)))
 # What each part of `make test` printed; the names of what failed are printed once more at its end.
 LOGS := .lab/logs
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
@@ -22,7 +23,7 @@ UPSTREAM := upstream
 SERVING_VARIABLES := -e @tests/lab/upstream.yml
 endif
 
-.PHONY: help serve status test lint unit molecule e2e compatibility fleet bench packages lab models build lock
+.PHONY: help serve status test lint unit molecule compatibility fleet bench packages lab models build lock
 .PHONY: operations clean
 
 help: ## List the targets
@@ -45,8 +46,7 @@ FAILURE := (^(\e\[[0-9;]*m)*(FAILED|ERROR)\b|fatal: )
 test: ## Check everything that this project promises
 	$(MAKE) --jobs=2 --output-sync=line lint lab-packages models
 	rm -rf $(LOGS)
-	$(MAKE) --keep-going --jobs=2 --output-sync=line \
-	  $(addprefix molecule-,$(LONGEST) $(filter-out $(LONGEST),$(SCENARIOS))) unit e2e || {
+	$(MAKE) --keep-going --jobs=2 --output-sync=line $(TESTS) || {
 	  grep -aPh -A15 '$(FAILURE)' $(LOGS)/*; echo '==> what failed:'; \
 	  grep -aPoh '$(FAILURE).{0,120}' $(LOGS)/*; exit 1; }
 
@@ -75,10 +75,6 @@ $(addprefix molecule-,$(SCENARIOS)): molecule-%: lab-packages models
 	mkdir -p $(LOGS)
 	TFSERVING_LAB=molecule-$(subst _,-,$*) molecule test --scenario-name $* 2>&1 | tee $(LOGS)/$@
 	printf '==> scenario %s: %d s\n' $* $$SECONDS
-
-e2e: lab-packages models ## Run make serve twice, on lab hosts of its own
-	mkdir -p $(LOGS)
-	pytest tests/e2e | tee $(LOGS)/$@
 
 compatibility: lab-packages models ## Converge a host with every ansible-core that is supported; not part of make test
 	pytest tests/compatibility

@@ -279,6 +279,7 @@ class ModelStore:
 
     def put(self, source: Path, name: str) -> None:
         """Put a directory or a file under this name, in place of an older one of it."""
+        self.infra.check_output("systemctl start object-store")
         slash = "/" if source.is_dir() else ""
         command = ["rsync", "--archive", "--delete", "--mkpath", f"--rsh=ssh -F {LAB / 'ssh_config'}"]
         subprocess.run([*command, f"{source}{slash}", f"infra:/srv/models/{name}{slash}"], check=True)

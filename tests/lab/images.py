@@ -17,22 +17,21 @@ INFRA_REQUIREMENTS = CHECKOUT / "requirements" / "lab-infra.txt"
 
 @dataclass(frozen=True)
 class Release:
-    """A Debian release, the Python it carries, and what its hosts have beyond a minimal server."""
+    """A Debian release, and the Python it carries."""
 
     codename: str
     python: str
-    packages: tuple[str, ...] = ()
 
 
-# The roles must install rsync. They do on one of the two, as each time takes a download of Debian's package lists.
 BOOKWORM = Release("bookworm", "3.11")
-TRIXIE = Release("trixie", "3.13", ("rsync",))
+TRIXIE = Release("trixie", "3.13")
 RELEASES = (BOOKWORM, TRIXIE)
 
-# What a minimal server has. Not gnupg or curl: the roles must install what they need.
+# What a minimal server has. Not gnupg or curl: the roles must install what they need. They would install rsync too,
+# which takes a download of Debian's package lists: the scenario default removes it from one host first.
 PACKAGES = (
     "adduser", "ca-certificates", "dbus", "iproute2", "netbase", "openssh-server", "procps", "python3", "python3-apt",
-    "sudo", "systemd", "systemd-sysv",
+    "rsync", "sudo", "systemd", "systemd-sysv",
 )  # fmt: skip
 # Without a mirror argument mmdebstrap takes the release with its updates and security updates.
 OPTIONS = (
@@ -50,7 +49,7 @@ CHANGES = (f"LABEL {LABEL}=image", 'CMD ["/lib/systemd/systemd"]', "STOPSIGNAL S
 
 
 def host_tag(release: Release) -> str:
-    recipe = digest(release.codename, *PACKAGES, *release.packages, *OPTIONS, *CHANGES, SETUP_HOST.read_bytes())
+    recipe = digest(release.codename, *PACKAGES, *OPTIONS, *CHANGES, SETUP_HOST.read_bytes())
     return f"localhost/tfserving-lab/{release.codename}:{recipe}"
 
 
@@ -66,7 +65,7 @@ def build_host_image(engine: Engine, release: Release, scratch: Path, progress: 
     progress.say(f"image {release.codename}: building")
     with tempfile.TemporaryDirectory(dir=scratch, prefix="image-") as directory:
         archive = Path(directory) / "root.tar"
-        include = f"--include={','.join((*PACKAGES, *release.packages))}"
+        include = f"--include={','.join(PACKAGES)}"
         run(
             ["eatmydata", "mmdebstrap", *OPTIONS, include, f"--customize-hook={SETUP_HOST}", release.codename, archive],
             what=f"building the {release.codename} root file system",

@@ -12,8 +12,8 @@ from conftest import SERVING, Server
 from prediction_stream import Stream
 
 HOST = "debian12"
-REQUESTS_PER_SECOND = 100
-LEAST_PER_SECOND = 60
+REQUESTS_PER_SECOND = 60
+LEAST_PER_SECOND = 40
 RESTART_SECONDS = 30
 CONFIG = "/etc/tensorflow-serving/models.config"
 DROP_IN = "/etc/systemd/system/tensorflow-model-server.service.d/load.conf"
