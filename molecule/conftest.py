@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 import testinfra
+from forked_playbooks import ForkedPlaybooks
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 sys.path.insert(0, str(PROJECT / "tests" / "lab"))
@@ -62,17 +63,27 @@ class Play:
 
 @pytest.fixture(scope="session")
 def play():
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+    forked = ForkedPlaybooks(environment)
+
     def run(playbook: str, *arguments: str, variables: dict | None = None, env: dict | None = None) -> Play:
         command = ["ansible-playbook", f"--inventory={INVENTORY}", playbook, *arguments]
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **(env or {})}
+        if env is None:
+            return Play(forked.run(command))
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            env={**environment, **env},
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         return Play(done)
 
-    return run
+    yield run
+    forked.close()
 
 
 @pytest.fixture(scope="session")
