@@ -12,9 +12,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+# What every playbook loads: Ansible's list of what its plugins were called once, and this collection's largest plugins.
+PRELOADED = (
+    "ansible.builtin",
+    "modelops.tensorflow_serving.plugins.action.check_input",
+    "modelops.tensorflow_serving.plugins.action.saved_models",
+)
 BUILT_MODULES = "ansiballz_cache"  # as ansible/executor/module_common.py names it
 
 
@@ -44,6 +52,12 @@ def serve() -> None:
     """Play what is asked for on standard input, a line each, and answer with the exit status."""
     from ansible import constants
     from ansible.cli import playbook
+    from ansible.plugins.loader import init_plugin_loader
+
+    init_plugin_loader()
+    warnings.filterwarnings("ignore", message="AnsibleCollectionFinder has already been configured")
+    for name in PRELOADED:
+        import_module(f"ansible_collections.{name}")
 
     shared = Path(constants.DEFAULT_LOCAL_TMP, BUILT_MODULES)
     shared.mkdir()
